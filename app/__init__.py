@@ -1,0 +1,1 @@
+"""The serving application: HTTP API, serving pipeline, storage and command line."""

@@ -1,0 +1,1 @@
+"""Scheduled work, replay, the seeded market, the demo and the benchmarks."""

@@ -1,0 +1,1 @@
+"""The model: pure functions over arrays. No clock, environment, web or database."""

@@ -1,0 +1,261 @@
+"""One training cycle: incumbent and chunk in, judged candidate out. Jobs and replay share it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+import msgspec
+import numpy as np
+
+from models.gate import Evidence, extend_window, judge, total, window_chunk
+from models.index import AdSet
+from models.metrics import losses
+from models.offset import Model, State, Table, genesis, sigmoid
+from models.publish import Published, promise, publish
+from models.schema import Schema
+from models.snapshot import Manifest, Snapshot, Verdict, WindowChunk
+from models.trainer import Trained, TrainerSettings, train
+from models.types import Batch, Float64s, empty_batch, join_batches
+
+PROBES = 256
+"""Impressions whose scores are compared between incumbent and candidate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """All that one cycle reads; nothing here is changed.
+
+    `predicted`: float64 [n], the incumbent's pCTR of each event of the chunk, before learning.
+    """
+
+    incumbent: Snapshot
+    chunk: Batch
+    predicted: Float64s
+    ads: AdSet
+    schema: Schema
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a cycle made: every candidate tried, in order; the last one is the result.
+
+    `predicted`: float64 [n], the incumbent's pCTR of each event of the chunk, before learning.
+    """
+
+    attempts: tuple[Snapshot, ...]
+    predicted: Float64s
+
+    @property
+    def candidate(self) -> Snapshot:
+        """The last candidate: it may serve unless its verdict is `refused`."""
+        return self.attempts[-1]
+
+
+def genesis_snapshot(schema: Schema, ads: AdSet, *, snapshot_id: UUID, now_ms: int) -> Snapshot:
+    """The snapshot that a deployment starts from: no features, one click rate for every ad."""
+    state = genesis(schema, schema.model.base_rate, schema.model.seed)
+    published = publish(state, ads, schema, TrainerSettings.of(schema).radii)
+    probes = empty_batch(len(schema.user), len(schema.ad))
+    evidence = _evidence(published, state, published.model, probes, schema, (), 0.0)
+    verdict = judge(evidence, schema.gate)
+    manifest = _manifest(state, schema, verdict, published, (), snapshot_id, None, now_ms)
+    return Snapshot(manifest, state, published.model, published.index, probes)
+
+
+def learn(
+    incumbent: Snapshot,
+    chunk: Batch,
+    ads: AdSet,
+    schema: Schema,
+    settings: TrainerSettings,
+    *,
+    snapshot_ids: tuple[UUID, UUID],
+    now_ms: int,
+    retries: bool = True,
+) -> Outcome:
+    """Train the chunk, publish, judge; on a refusal try once more from the incumbent by projection.
+
+    The retry keeps the refused candidate's duals, so vectors that broke out are held harder.
+    `snapshot_ids` name the first candidate and its retry. Nothing given is changed.
+    """
+    predicted = sigmoid(incumbent.model.score(chunk.user, chunk.ad))
+    cycle = Cycle(incumbent, chunk, predicted, ads, schema, now_ms)
+    first = _attempt(cycle, incumbent.state, settings, snapshot_ids[0])
+    if first.manifest.verdict.result != "refused" or not retries:
+        return Outcome((first,), predicted)
+    start = with_duals(incumbent.state, first.state)
+    projecting = replace(settings, constraint="projection")
+    return Outcome((first, _attempt(cycle, start, projecting, snapshot_ids[1])), predicted)
+
+
+def with_duals(state: State, other: State) -> State:
+    """`state` with the duals of `other`, a state trained from it."""
+    user, ad = _with_duals(state.user, other.user), _with_duals(state.ad, other.ad)
+    return replace(state, user=user, ad=ad)
+
+
+def _with_duals(table: Table, other: Table) -> Table:
+    # The trainer appends new values, so the rows of the start are the first rows of the result.
+    return replace(table, dual=np.array(other.dual[: len(table)]))
+
+
+def is_finite(state: State) -> bool:
+    """Whether every parameter of the raw state is a finite number."""
+    arrays = [state.user.latent, state.user.main, state.ad.latent, state.ad.main]
+    return math.isfinite(state.bias) and all(bool(np.isfinite(array).all()) for array in arrays)
+
+
+def _attempt(cycle: Cycle, start: State, settings: TrainerSettings, snapshot_id: UUID) -> Snapshot:
+    incumbent, chunk, schema = cycle.incumbent, cycle.chunk, cycle.schema
+    # A diverging step overflows to infinity: the check on finite parameters is what reports it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        trained = train(start, chunk, schema, settings)
+        published = publish(trained.state, cycle.ads, schema, settings.radii)
+        window = _window(cycle, trained)
+        probes = _probes(incumbent.probes, chunk)
+        moved = _projection_moved(published, chunk)
+        evidence = _evidence(
+            published, trained.state, incumbent.model, probes, schema, window, moved
+        )
+        verdict = judge(evidence, schema.gate)
+    manifest = _manifest(
+        trained.state,
+        schema,
+        verdict,
+        published,
+        window,
+        snapshot_id,
+        incumbent.manifest.id,
+        cycle.now_ms,
+    )
+    manifest = _with_times(manifest, chunk)
+    return Snapshot(manifest, trained.state, published.model, published.index, probes)
+
+
+def _window(cycle: Cycle, trained: Trained) -> tuple[WindowChunk, ...]:
+    before, chunk = cycle.incumbent.manifest.window, cycle.chunk
+    if not len(chunk):
+        return before
+    sums = total(before)
+    rate = (sums.clicks + cycle.schema.model.base_rate) / (sums.events + 1)
+    added = window_chunk(chunk.label, trained.predicted, cycle.predicted, rate)
+    return extend_window(before, added, cycle.schema.gate)
+
+
+def _probes(probes: Batch, chunk: Batch) -> Batch:
+    """The incumbent's probes, filled up from the chunk, evenly spread, until there are enough."""
+    wanted = min(PROBES - len(probes), len(chunk))
+    filled = probes
+    for row in np.linspace(0, len(chunk) - 1, max(wanted, 0)).astype(int):
+        filled = join_batches(filled, chunk.rows(int(row), int(row) + 1))
+    return filled
+
+
+def _projection_moved(published: Published, chunk: Batch) -> float:
+    """Log loss on the chunk of the projected minus that of the raw model; 0 without projection."""
+    if not len(chunk) or not published.projection.count:
+        return 0.0
+    after, before = (
+        float(losses(sigmoid(model.score(chunk.user, chunk.ad)), chunk.label).mean())
+        for model in (published.model, published.raw)
+    )
+    return after - before
+
+
+def _evidence(
+    published: Published,
+    state: State,
+    incumbent: Model,
+    probes: Batch,
+    schema: Schema,
+    window: tuple[WindowChunk, ...],
+    moved: float,
+) -> Evidence:
+    low, high = promise(schema)
+    return Evidence(
+        finite=is_finite(state),
+        largest_ratio=published.projection.largest_ratio,
+        largest_published_ratio=published.largest_ratio,
+        score_low=published.reach.low,
+        score_high=published.reach.high,
+        promise_low=low,
+        promise_high=high,
+        shrink=published.shrink,
+        projection_moved=moved,
+        probe_scores=published.model.score(probes.user, probes.ad),
+        incumbent_probe_scores=incumbent.score(probes.user, probes.ad),
+        index_error=published.index_error,
+        window=window,
+    )
+
+
+def _manifest(
+    state: State,
+    schema: Schema,
+    verdict: Verdict,
+    published: Published,
+    window: tuple[WindowChunk, ...],
+    snapshot_id: UUID,
+    parent: UUID | None,
+    now_ms: int,
+) -> Manifest:
+    return Manifest(
+        id=snapshot_id,
+        parent=parent,
+        created_ms=now_ms,
+        schema_hash=schema.hash,
+        bias=_finite_or_none(state.bias),
+        bias_precision=_finite_or_none(state.bias_precision),
+        seed=state.seed,
+        user_features=len(schema.user),
+        overlap=schema.model.overlap,
+        alone=schema.model.alone,
+        verdict=verdict,
+        metrics=_metrics(state, published, window),
+        # A refused candidate is no part of the line, and its sums may not be finite.
+        window=() if verdict.result == "refused" else window,
+    )
+
+
+def _metrics(
+    state: State, published: Published, window: tuple[WindowChunk, ...]
+) -> dict[str, float | None]:
+    last = window[-1] if window else total(())
+    events = max(last.events, 1)
+    measured = {
+        "events": last.events,
+        "clicks": last.clicks,
+        "log_loss": last.loss / events,
+        "log_loss_incumbent": last.loss_incumbent / events,
+        "log_loss_rate": last.loss_rate / events,
+        "calibration": last.predicted / last.clicks if last.clicks else None,
+        "largest_raw_ratio": published.projection.largest_ratio,
+        "largest_ratio": published.largest_ratio,
+        "projected": published.projection.count,
+        "score_low": published.reach.low,
+        "score_high": published.reach.high,
+        "shrink": published.shrink,
+        "user_values": len(state.user),
+        "ad_values": len(state.ad),
+        "largest_dual": max(_largest_dual(state.user), _largest_dual(state.ad)),
+        "indexed_ads": len(published.index.ad_ids),
+    }
+    return {name: _finite_or_none(value) for name, value in measured.items()}
+
+
+def _finite_or_none(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _largest_dual(table: Table) -> float:
+    return float(table.dual.max()) if len(table) else 0.0
+
+
+def _with_times(manifest: Manifest, chunk: Batch) -> Manifest:
+    if not len(chunk):
+        return manifest
+    first, last = int(chunk.time_ms.min()), int(chunk.time_ms.max())
+    return msgspec.structs.replace(manifest, first_event_ms=first, last_event_ms=last)

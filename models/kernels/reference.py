@@ -1,0 +1,156 @@
+"""The training loop in slow NumPy, one event after the other: what the compiled one must equal.
+
+Letters: j = ∂s/∂θ, e = p − y, h = p(1 − p), π an accumulator, V = Σ j²/π over every parameter of
+the event, η a parameter's step per unit of gradient, μ a norm constraint's multiplier, r a radius.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.kernels import CONSTRAINTS, STEPS, Parameters, Rule, Shape, Values
+from models.offset import layout
+from models.types import Float32s, Float64s, Int64s
+
+
+def resolve(keys: Int64s, ids: Int64s) -> tuple[Int64s, Int64s]:
+    """See `kernels.Kernel.resolve`."""
+    row_of = {int(key): row for row, key in enumerate(keys)}
+    rows = np.zeros(len(ids), np.int64)
+    born: list[int] = []
+    for at, key in enumerate(ids.tolist()):
+        if key not in row_of:
+            row_of[key] = len(row_of)
+            born.append(at)
+        rows[at] = row_of[key]
+    return rows, np.array(born, np.int64)
+
+
+def learn(
+    shape: Shape,
+    rule: Rule,
+    user: Parameters,
+    ad: Parameters,
+    user_values: Values,
+    ad_values: Values,
+    label: Float32s,
+    bias: Float64s,
+    predicted: Float32s,
+) -> None:
+    """See `kernels.Kernel.learn`."""
+    for i in range(len(label)):
+        user_rows = _rows(user_values, i, shape.user_features)
+        ad_rows = _rows(ad_values, i, shape.ad_features)
+        predicted[i] = _event(shape, rule, user, ad, user_rows, ad_rows, float(label[i]), bias)
+
+
+def _rows(values: Values, i: int, features: int) -> list[Int64s]:
+    ptr = values.ptr[i * features : (i + 1) * features + 1]
+    return [values.rows[ptr[f] : ptr[f + 1]] for f in range(features)]
+
+
+def _event(
+    shape: Shape,
+    rule: Rule,
+    user: Parameters,
+    ad: Parameters,
+    user_rows: list[Int64s],
+    ad_rows: list[Int64s],
+    y: float,
+    bias: Float64s,
+) -> float:
+    user_block = np.array([user.latent[rows].mean(axis=0) for rows in user_rows])
+    ad_vector = np.sum([ad.latent[rows].mean(axis=0) for rows in ad_rows], axis=0)
+    user_vector, user_slope = _user_side(shape, user_block, ad_vector)
+    mains = sum(float(user.main[rows].mean()) for rows in user_rows)
+    mains += sum(float(ad.main[rows].mean()) for rows in ad_rows)
+    s = float(bias[0]) + mains + float(user_vector @ ad_vector)
+    with np.errstate(over="ignore", invalid="ignore"):
+        p = 1.0 / (1.0 + np.exp(-s))
+        parts = [(user, rows, user_slope[k], rule.user_radius) for k, rows in enumerate(user_rows)]
+        parts += [(ad, rows, user_vector, rule.ad_radius) for rows in ad_rows]
+        _update(rule, parts, bias, e=p - y, h=p * (1.0 - p))
+    return float(p)
+
+
+def _user_side(shape: Shape, block: Float32s, ad_vector: Float32s) -> tuple[Float32s, Float32s]:
+    """ν_u [D] and ∂s/∂(each feature's vector) [K, d]."""
+    where = layout(shape.user_features, shape.overlap, shape.alone)
+    flat, pairs = block.ravel(), len(where.left)
+    user_vector = np.concatenate((flat[where.left] * flat[where.right], flat[where.alone]))
+    slope = np.zeros_like(flat)
+    slope[where.left] = flat[where.right] * ad_vector[:pairs]
+    slope[where.right] = flat[where.left] * ad_vector[:pairs]
+    slope[where.alone] = ad_vector[pairs:]
+    return user_vector, slope.reshape(block.shape)
+
+
+Floats = Float32s | Float64s
+Part = tuple[Parameters, Int64s, Float32s, float]
+
+
+def _update(rule: Rule, parts: list[Part], bias: Float64s, *, e: float, h: float) -> None:
+    damping = rule.step_size
+    if STEPS[rule.step] == "curvature":
+        damping /= 1.0 + h * _uncertainty(parts, bias)
+    for parameters, rows, slope, radius in parts:
+        share = np.float32(1.0 / len(rows))
+        for row in rows:
+            one = slice(row, row + 1)
+            main, accumulator = parameters.main[one], parameters.main_precision[one]
+            _move(rule, main, accumulator, share, e, h, damping)
+            latent, accumulator = parameters.latent[row], parameters.latent_precision[row]
+            _move(rule, latent, accumulator, slope * share, e, h, damping)
+            _constrain(rule, latent, accumulator, float(parameters.dual[row]), radius)
+    _move(rule, bias[:1], bias[1:], 1.0, e, h, damping)
+
+
+def _uncertainty(parts: list[Part], bias: Float64s) -> float:
+    """V, the score's prior variance."""
+    total = 1.0 / float(bias[1])
+    for parameters, rows, slope, _ in parts:
+        share = 1.0 / len(rows)
+        total += float((share**2 / parameters.main_precision[rows]).sum())
+        total += float(((slope * share) ** 2 / parameters.latent_precision[rows]).sum())
+    return total
+
+
+def _move(
+    rule: Rule,
+    values: Floats,
+    accumulator: Floats,
+    j: Floats | float,
+    e: float,
+    h: float,
+    damping: float,
+) -> None:
+    """Step and grow, in place. The sums of gradients decide a step with the present one in."""
+    if STEPS[rule.step] == "curvature":
+        values -= e * j * damping * _rate(rule, accumulator)
+        accumulator += h * j * j
+        return
+    accumulator += (e * j) ** 2 if STEPS[rule.step] == "adagrad" else np.abs(e * j)
+    values -= e * j * damping * _rate(rule, accumulator)
+
+
+def _rate(rule: Rule, accumulator: Floats) -> Floats:
+    """A parameter's step per unit of slope, but for the event's damping."""
+    if STEPS[rule.step] == "curvature":
+        return np.asarray(1.0 / accumulator)
+    if STEPS[rule.step] == "adagrad":
+        return np.asarray(rule.learning_rate / np.sqrt(rule.alpha + accumulator))
+    return np.asarray(rule.learning_rate / (rule.alpha + accumulator**rule.beta))
+
+
+def _constrain(rule: Rule, latent: Floats, accumulator: Floats, dual: float, radius: float) -> None:
+    """The implicit shrink by μ, or the projection, of a vector that has taken its step."""
+    ratio = float(latent.astype(np.float64) @ latent) / radius**2
+    constraint, weight = CONSTRAINTS[rule.constraint], rule.weight_decay
+    if constraint in ("dual", "augmented"):
+        weight += dual
+    if constraint == "augmented" and ratio > 1.0:
+        weight += rule.violation_weight * (ratio - 1.0)
+    if weight > 0.0:
+        latent /= 1.0 + rule.step_size * weight * _rate(rule, accumulator)
+    elif constraint == "projection" and ratio > 1.0:
+        latent /= np.sqrt(ratio)

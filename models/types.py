@@ -1,0 +1,216 @@
+"""Types that cross package borders: the catalog's rows, events and encoded arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+
+Int64s = npt.NDArray[np.int64]
+Float32s = npt.NDArray[np.float32]
+Float64s = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+
+Scalar = str | int | float | bool
+FeatureValue = Scalar | list[Scalar] | None
+State = Literal["active", "paused", "retired"]
+BidType = Literal["cpc", "cpm"]
+EventType = Literal["impression", "click", "conversion"]
+
+MAX_ID = 2**53 - 1
+"""Largest id of an ad, campaign or advertiser: the largest integer that JSON readers keep exact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One targeting condition on one user feature: one of `values`, or `minimum` ≤ x ≤ `maximum`.
+
+    `feature` is the full name, `user.geo`. Exactly one of the two forms is set. A multi-valued
+    feature meets the clause when any of its values does; a missing value meets none.
+    """
+
+    feature: str
+    values: tuple[str, ...] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Targeting:
+    """Every clause of `all`, at least one of `any` (if there are some), no clause of `none`."""
+
+    all: tuple[Clause, ...] = ()
+    any: tuple[Clause, ...] = ()
+    none: tuple[Clause, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Advertiser:
+    """An advertiser; when it is not active none of its ads is eligible."""
+
+    id: int
+    state: State = "active"
+    name: str = ""
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """A campaign of one advertiser; when it is not active none of its ads is eligible."""
+
+    id: int
+    advertiser_id: int
+    state: State = "active"
+    name: str = ""
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ad:
+    """An ad as the catalog holds it.
+
+    `bid_micros` is per click for `cpc`, per thousand impressions for `cpm`. `features` holds the
+    schema's ad features by name without the `ad.` prefix and without the derived `creative`,
+    `campaign` and `advertiser`. Flight times are ms since 1970, start inclusive, end exclusive.
+    `version` is the catalog version of the last change of any kind, `features_version` that of the
+    last change of `features` or of the campaign: an index built before it holds a stale vector.
+    """
+
+    id: int
+    campaign_id: int
+    advertiser_id: int
+    bid_micros: int
+    bid_type: BidType = "cpc"
+    state: State = "active"
+    features: Mapping[str, FeatureValue] = field(default_factory=dict)
+    targeting: Targeting = Targeting()
+    flight_start_ms: int | None = None
+    flight_end_ms: int | None = None
+    creative: Mapping[str, str] = field(default_factory=dict)
+    version: int = 0
+    features_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogChanges:
+    """Everything that changed after some catalog version, up to `version`."""
+
+    version: int
+    advertisers: tuple[Advertiser, ...] = ()
+    campaigns: tuple[Campaign, ...] = ()
+    ads: tuple[Ad, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One impression, click or conversion of one decided ad, as its token proves it.
+
+    The natural key is (decided_ms, decision_id, slot, type): a repeat is a duplicate. `features`
+    is `models.features.pack` of what the decision was made with. Money is in micros.
+    """
+
+    type: EventType
+    decided_ms: int
+    decision_id: UUID
+    slot: int
+    ad_id: int
+    snapshot_id: UUID
+    catalog_version: int
+    price_micros: int
+    propensity: float
+    placement: str
+    features: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The feature values of one user or one ad, hashed.
+
+    `ids`: int64 [nnz], value hashes in the order of the schema's features; `counts`: uint8 [F],
+    how many of them belong to each feature (at least 1: missing is a value of its own).
+    """
+
+    ids: Int64s
+    counts: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """The feature values of n users or n ads: a CSR block.
+
+    The values of row i, feature f are `ids[ptr[i * features + f] : ptr[i * features + f + 1]]`.
+    `ids`: int64 [nnz]; `ptr`: int64 [n * features + 1].
+    """
+
+    ids: Int64s
+    ptr: Int64s
+    features: int
+
+    def __len__(self) -> int:
+        return (len(self.ptr) - 1) // self.features
+
+    def rows(self, start: int, stop: int) -> Ragged:
+        """The rows start ≤ i < stop; `ids` is a view, `ptr` is shifted to start at 0."""
+        ptr = self.ptr[start * self.features : stop * self.features + 1]
+        return Ragged(self.ids[ptr[0] : ptr[-1]], ptr - ptr[0], self.features)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """n impressions in time order, ready to train on or to score.
+
+    `time_ms`: int64 [n]; `ad_id`: int64 [n]; `label`: float32 [n], 0 or 1; `user` and `ad`: the
+    encoded features of both sides, n rows each.
+    """
+
+    time_ms: Int64s
+    ad_id: Int64s
+    label: Float32s
+    user: Ragged
+    ad: Ragged
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """The impressions start ≤ i < stop."""
+        cut = slice(start, stop)
+        return Batch(
+            self.time_ms[cut],
+            self.ad_id[cut],
+            self.label[cut],
+            self.user.rows(start, stop),
+            self.ad.rows(start, stop),
+        )
+
+
+def join_ragged(first: Ragged, second: Ragged) -> Ragged:
+    """The rows of `first`, then those of `second`."""
+    return Ragged(
+        np.concatenate([first.ids, second.ids]),
+        np.concatenate([first.ptr, second.ptr[1:] + first.ptr[-1]]),
+        first.features,
+    )
+
+
+def join_batches(first: Batch, second: Batch) -> Batch:
+    """The impressions of `first`, then those of `second`."""
+    return Batch(
+        np.concatenate([first.time_ms, second.time_ms]),
+        np.concatenate([first.ad_id, second.ad_id]),
+        np.concatenate([first.label, second.label]),
+        join_ragged(first.user, second.user),
+        join_ragged(first.ad, second.ad),
+    )
+
+
+def empty_batch(user_features: int, ad_features: int) -> Batch:
+    """A batch of no impressions."""
+    none, start = np.zeros(0, np.int64), np.zeros(1, np.int64)
+    user, ad = Ragged(none, start, user_features), Ragged(none, start, ad_features)
+    return Batch(none, none, np.zeros(0, np.float32), user, ad)
