@@ -1,0 +1,45 @@
+"""What one worker holds in memory: every request reads it, the watcher alone replaces its parts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.serving.bundle import Bundle
+from app.serving.pipeline import DecisionQuery
+from app.serving.tokens import Tokens
+
+Scope = Literal["score", "ingest", "admin"]
+
+RECORDED_QUERIES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHolder:
+    """Who stands behind an API key, and what the key is good for."""
+
+    key_id: str
+    name: str
+    scopes: frozenset[str]
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """The parts are replaced whole, by one assignment each; a request takes each part once.
+
+    `keys`: holders of the live API keys by the SHA-256 of their secret. `recorded`: recent queries,
+    with which the next snapshot is warmed. `snapshot_fault`: why the newest snapshot is not the one
+    served. `catalog_version`: the version whose changes hold in this worker, also before there is
+    a bundle.
+    """
+
+    bundle: Bundle | None = None
+    tokens: Tokens | None = None
+    keys: Mapping[bytes, KeyHolder] = field(default_factory=dict)
+    keys_loaded: bool = False
+    database_reachable: bool = False
+    snapshot_fault: str | None = None
+    catalog_version: int = 0
+    recorded: deque[DecisionQuery] = field(default_factory=lambda: deque(maxlen=RECORDED_QUERIES))

@@ -1,0 +1,109 @@
+"""The jobs process: leads by an advisory lock, then fires the schedule until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from contextlib import suppress
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, start_http_server
+
+from app import logs
+from app.database_url import database_url
+from app.settings import Settings, from_environment
+from app.storage import job_runs, migrate
+from app.storage.engine import Database
+from app.storage.errors import DatabaseUnavailable, LeadLost
+from app.storage.job_runs import Lead
+from jobs import retention, retrain
+from jobs.context import Context
+from jobs.schedule import scheduler_of
+from models.features import load_schema
+
+_LEAD_AGAIN_S = 2.0
+_CHECK_LEAD_S = 1.0
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. Raises `MigrationsPending` and `SchemaInvalid` at the start."""
+    url = database_url(settings)
+    schema = load_schema(settings.features)
+    await migrate.check(url)
+    registry = CollectorRegistry()
+    failures = Counter("adscent_job_failures", "Jobs ended by an error", ["job"], registry=registry)
+    server, _ = start_http_server(settings.jobs_metrics_port, settings.metrics_host, registry)
+    database = Database(url, settings.database_pool)
+    context = Context(
+        settings=settings,
+        database=database,
+        schema=schema,
+        store=settings.snapshot_store,
+        clock=lambda: time.time_ns() // 1_000_000,
+        log=structlog.get_logger("jobs"),
+        failures=failures,
+    )
+    try:
+        await _until_stopped(context)
+    finally:
+        await database.close()
+        server.shutdown()
+
+
+async def _until_stopped(context: Context) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    while not stop.is_set():
+        with suppress(DatabaseUnavailable, LeadLost):
+            await _lead_while_possible(context, stop)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _LEAD_AGAIN_S)
+
+
+async def _lead_while_possible(context: Context, stop: asyncio.Event) -> None:
+    async with job_runs.try_lead(context.database) as lead:
+        if lead is None:
+            return
+        context.log.info("leading")
+        await _prepare(context)
+        scheduler = scheduler_of(context)
+        scheduler.start()
+        try:
+            await _watch(lead, stop)
+        finally:
+            # Without the pause a job that is due fires once more during the shutdown.
+            scheduler.pause()
+            async with context.training:
+                scheduler.shutdown(wait=False)
+            context.log.info("stopped_leading")
+
+
+async def _prepare(context: Context) -> None:
+    """What must hold before the first tick."""
+    abandoned = await job_runs.fail_abandoned(context.database, context.clock())
+    if abandoned:
+        context.log.warning("abandoned_runs_failed", count=abandoned)
+    await retention.keep_partitions(context)
+    await retrain.ensure_genesis(context)
+    await retention.record_horizon(context)
+
+
+async def _watch(lead: Lead, stop: asyncio.Event) -> None:
+    """Return when told to stop; raise `LeadLost` when the lock's session has ended."""
+    while not stop.is_set():
+        await lead.check()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _CHECK_LEAD_S)
+
+
+def main() -> None:
+    """Entry point of `python -m jobs` and of `adscent jobs`."""
+    settings = from_environment()
+    logs.configure(settings.log_level)
+    asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

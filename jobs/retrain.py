@@ -1,0 +1,178 @@
+"""Retraining: the next chunk of events through a training cycle, and its outcome recorded.
+
+A crash anywhere leaves the incumbent and the cursor as they were: arrays are written under a name
+that nothing points to yet, and one transaction records the snapshot, moves the cursor and ends the
+run. A folder that no transaction recorded is an orphan, swept later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+from app.ids import uuid7
+from app.storage import job_runs, snapshots
+from app.storage.catalog import Catalog
+from app.storage.chunks import Chunk, read_chunk
+from app.storage.errors import CursorMoved
+from app.storage.job_runs import Run, RunState
+from app.storage.snapshots import Serving, Training
+from jobs.catalog_ads import ad_set
+from jobs.context import Context
+from models import snapshot
+from models.cycle import Outcome, genesis_snapshot, learn
+from models.features import unpack
+from models.index import AdSet
+from models.schema import Schema
+from models.snapshot import Manifest, Snapshot
+from models.trainer import TrainerSettings
+from models.types import Batch
+
+
+async def ensure_genesis(context: Context) -> None:
+    """Record the first snapshot of a deployment that has none; otherwise do nothing."""
+    if await snapshots.serving(context.database) is not None:
+        return
+    now_ms = context.clock()
+    ads = await _catalog_ads(context)
+    made = await asyncio.to_thread(
+        genesis_snapshot, context.schema, ads, snapshot_id=uuid7(now_ms), now_ms=now_ms
+    )
+    sealed = await asyncio.to_thread(snapshot.write, context.store, made)
+    await snapshots.record_genesis(context.database, sealed)
+    context.log.info("genesis_recorded", snapshot_id=str(sealed.id))
+
+
+async def scheduled(context: Context) -> None:
+    """Train on what has matured, if anything has."""
+    async with context.training:
+        chunk = await _next_chunk(context)
+        if len(chunk):
+            await _train(
+                context, await job_runs.start_run(context.database, context.clock()), chunk
+            )
+
+
+async def requested(context: Context) -> None:
+    """Carry out the runs that were asked for through the API, one after the other."""
+    async with context.training:
+        while run := await job_runs.claim_requested_run(context.database, context.clock()):
+            chunk = await _next_chunk(context)
+            if len(chunk):
+                await _train(context, run, chunk)
+            else:
+                reasons = ["no impression has passed its attribution window since the last run"]
+                now_ms = context.clock()
+                await job_runs.finish(context.database, run.id, "empty", reasons, now_ms)
+
+
+async def _next_chunk(context: Context) -> Chunk:
+    return await read_chunk(context.database, context.settings.attribution_window_s)
+
+
+async def _train(context: Context, run: Run, chunk: Chunk) -> None:
+    """One run from its chunk to its record. A failure is recorded in the run, then raised."""
+    log = context.log.bind(run_id=str(run.id), events=len(chunk))
+    try:
+        recorded = await _learn_and_record(context, run, chunk)
+    except CursorMoved as error:
+        # Another leader or a rollback was faster. Nothing was recorded; the next run starts anew.
+        await _fail(context, run, str(error))
+        log.warning("run_overtaken", reason=str(error))
+    except Exception as error:
+        await _fail(context, run, f"{type(error).__name__}: {error}")
+        raise
+    else:
+        log.info("run_ended", state=recorded.state, reasons=list(recorded.reasons))
+
+
+async def _learn_and_record(context: Context, run: Run, chunk: Chunk) -> Training:
+    serving = await snapshots.serving(context.database)
+    if serving is None:
+        raise LookupError("no snapshot is served: the genesis snapshot is missing")
+    ads = await _catalog_ads(context)
+    outcome = await asyncio.to_thread(_learned, context, serving, chunk, ads, run.overrides)
+    sealed = await asyncio.to_thread(_written, context, outcome)
+    training = _training(run, chunk, sealed)
+    await snapshots.record(context.database, training, context.clock())
+    return training
+
+
+def _learned(
+    context: Context,
+    serving: Serving,
+    chunk: Chunk,
+    ads: AdSet,
+    overrides: Mapping[str, object],
+) -> Outcome:
+    incumbent = snapshot.load(context.store / str(serving.head_id))
+    now_ms = context.clock()
+    return learn(
+        incumbent,
+        batch_of(chunk, context.schema),
+        ads,
+        context.schema,
+        overridden(TrainerSettings.of(context.schema), overrides),
+        snapshot_ids=(uuid7(now_ms), uuid7(now_ms)),
+        now_ms=now_ms,
+        retries=not overrides,
+    )
+
+
+def batch_of(chunk: Chunk, schema: Schema) -> Batch:
+    """The chunk's impressions as the trainer takes them. Raises `FeatureValueInvalid`."""
+    user, ad = unpack(schema, chunk.features)
+    return Batch(chunk.time_ms, chunk.ad_id, chunk.label, user, ad)
+
+
+def overridden(settings: TrainerSettings, overrides: Mapping[str, object]) -> TrainerSettings:
+    """The settings of a run that was asked for; radii can only become tighter."""
+    changes = {name: float(str(value)) for name, value in overrides.items() if value is not None}
+    for name in ("user_radius", "ad_radius"):
+        if name in changes:
+            changes[name] = min(changes[name], getattr(settings, name))
+    return replace(settings, **changes)  # type: ignore[arg-type]  # every override is a float field
+
+
+def _written(context: Context, outcome: Outcome) -> list[Manifest]:
+    """Write what may serve; a refused candidate keeps its manifest and loses its arrays."""
+    return [
+        snapshot.write(context.store, attempt) if _may_serve(attempt) else attempt.manifest
+        for attempt in outcome.attempts
+    ]
+
+
+def _may_serve(attempt: Snapshot) -> bool:
+    return attempt.manifest.verdict.result != "refused"
+
+
+def _training(run: Run, chunk: Chunk, manifests: list[Manifest]) -> Training:
+    result = manifests[-1]
+    refused = result.verdict.result == "refused"
+    # An experiment that fails costs no events: the cursor stays, the next run learns them.
+    stays = refused and bool(run.overrides)
+    return Training(
+        run_id=run.id,
+        state=_state(result, stays),
+        manifests=manifests,
+        start=chunk.start,
+        end=chunk.start if stays else chunk.end,
+        events=len(chunk),
+        reasons=[reason for manifest in manifests for reason in manifest.verdict.reasons],
+    )
+
+
+def _state(result: Manifest, stays: bool) -> RunState:
+    if result.verdict.result != "refused":
+        return result.verdict.result
+    return "refused" if stays else "skipped"
+
+
+async def _fail(context: Context, run: Run, reason: str) -> None:
+    await job_runs.finish(context.database, run.id, "failed", [reason], context.clock())
+
+
+async def _catalog_ads(context: Context) -> AdSet:
+    changes = await Catalog(context.database).changes_since(0)
+    return await asyncio.to_thread(ad_set, changes.ads, context.schema)

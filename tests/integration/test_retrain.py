@@ -1,0 +1,283 @@
+"""Retraining over real Postgres and real folders: what is learned, recorded, refused, repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+
+from app.ids import uuid7
+from app.settings import Settings
+from app.storage import chunks, job_runs, partitions, snapshots
+from app.storage.catalog import Catalog
+from app.storage.engine import Database
+from app.storage.events import EventWriter
+from app.storage.job_runs import Run
+from jobs import retention, retrain
+from jobs.context import Context
+from jobs.schedule import Job, fire
+from models import snapshot
+from models.features import Encoder, pack, parse_schema
+from models.schema import Schema
+from models.types import Ad, Advertiser, Campaign, Event
+from tests.integration.making import click_on, now_ms
+from tests.unit.conftest import CATEGORIES, SCHEMA
+
+pytestmark = pytest.mark.anyio
+ADS = [
+    Ad(
+        id=key,
+        campaign_id=1,
+        advertiser_id=1,
+        bid_micros=1000 * key,
+        features={"category": [CATEGORIES[key % 4]]},
+    )
+    for key in range(1, 9)
+]
+
+
+@pytest.fixture
+async def context(database: Database, tmp_path: Path) -> Context:
+    """A deployment with eight ads, partitions and the genesis snapshot; no attribution window."""
+    settings = Settings(home=tmp_path, attribution_window_s=0.0, horizon_every_s=1.0)
+    made = Context(
+        settings=settings,
+        database=database,
+        schema=parse_schema(SCHEMA),
+        store=settings.snapshot_store,
+        clock=now_ms,
+        log=structlog.get_logger("jobs"),
+        failures=Counter("failures", "Failures", ["job"], registry=CollectorRegistry()),
+    )
+    await Catalog(database).import_catalog([Advertiser(1)], [Campaign(1, 1)], ADS, "test")
+    await partitions.ensure_partitions(database, now_ms())
+    await retrain.ensure_genesis(made)
+    return made
+
+
+async def ingest(context: Context, count: int, seed: int = 0) -> None:
+    """Write impressions and their clicks, as decisions with tokens would."""
+    events = impressions(context.schema, count, seed)
+    clicks = [click_on(e) for i, e in enumerate(events) if i % 4 == 0]
+    writer = EventWriter(context.database, 10_000)
+    try:
+        stored = [replace(click, ad_id=1) for click in clicks]
+        await writer.write([*events, *stored])
+    finally:
+        await writer.close()
+    await retention.record_horizon(context)
+
+
+def impressions(schema: Schema, count: int, seed: int) -> list[Event]:
+    """Impressions of random ads by random users, decided now."""
+    rng, encoder = np.random.default_rng(seed), Encoder(schema)
+    made = []
+    for _ in range(count):
+        ad = ADS[int(rng.integers(len(ADS)))]
+        user = encoder.encode_user({"geo": f"g{rng.integers(4)}", "interest": ["shoes"]})
+        features = pack(user, encoder.encode_ad(encoder.ad_values(ad)))
+        time_ms = now_ms()
+        made.append(
+            Event(
+                type="impression",
+                decided_ms=time_ms,
+                decision_id=uuid7(time_ms),
+                slot=0,
+                ad_id=ad.id,
+                snapshot_id=uuid4(),
+                catalog_version=1,
+                price_micros=10,
+                propensity=1.0,
+                placement="",
+                features=features,
+            )
+        )
+    return made
+
+
+async def newest_run(context: Context) -> Run:
+    """The last run that was entered."""
+    return (await job_runs.list_runs(context.database, 1))[0]
+
+
+async def test_a_deployment_starts_from_genesis(context: Context) -> None:
+    """The first snapshot is recorded, served and complete on disk; making it again does nothing."""
+    serving = await snapshots.serving(context.database)
+    assert serving is not None
+    assert snapshot.load(context.store / str(serving.snapshot_id)).manifest.parent is None
+    await retrain.ensure_genesis(context)
+    assert len(await snapshots.list_snapshots(context.database, 10)) == 1
+
+
+async def test_a_scheduled_run_learns_what_matured(context: Context) -> None:
+    """The run is accepted, its snapshot served, and the cursor has passed all impressions."""
+    await ingest(context, 400)
+    before = await chunks.read_cursor(context.database)
+    await retrain.scheduled(context)
+    run, serving = await newest_run(context), await snapshots.serving(context.database)
+    assert (run.state, run.events) == ("accepted", 400)
+    assert serving is not None
+    assert serving.snapshot_id == run.snapshot_id
+    trained = snapshot.load(context.store / str(run.snapshot_id))
+    assert trained.manifest.metrics["clicks"] == 100
+    assert (await chunks.read_cursor(context.database)).impressions > before.impressions
+
+
+async def test_no_event_is_learned_twice(context: Context) -> None:
+    """A second run without new events trains nothing."""
+    await ingest(context, 50)
+    await retrain.scheduled(context)
+    await retrain.scheduled(context)
+    runs = await job_runs.list_runs(context.database, 10)
+    assert [run.events for run in runs] == [50]
+
+
+async def test_an_absurd_experiment_is_refused_and_costs_no_events(context: Context) -> None:
+    """Its manifest is kept with reasons, the incumbent serves on, the next run learns the chunk."""
+    await ingest(context, 200)
+    before = await snapshots.serving(context.database)
+    await job_runs.request_retrain(context.database, {"step_size": 1e6}, "test", now_ms())
+    await retrain.requested(context)
+    run = await newest_run(context)
+    assert run.state == "refused"
+    assert run.reasons
+    assert await snapshots.serving(context.database) == before
+    assert run.snapshot_id is not None
+    refused = await snapshots.get_snapshot(context.database, run.snapshot_id)
+    assert refused.manifest.verdict.result == "refused"
+    assert not (context.store / str(run.snapshot_id)).exists()
+    await retrain.scheduled(context)
+    assert (await newest_run(context)).events == 200
+
+
+async def test_a_chunk_that_is_refused_twice_is_skipped(context: Context) -> None:
+    """Recorded with its reasons, both candidates kept, the cursor moved, the incumbent serving."""
+    refusing = replace(
+        context, schema=parse_schema(SCHEMA + "drift_limit = 1e-6\nscore_limit = 0.01\n")
+    )
+    await ingest(refusing, 100)
+    before = await snapshots.serving(context.database)
+    await retrain.scheduled(refusing)
+    run = await newest_run(context)
+    assert run.state == "skipped"
+    assert run.reasons
+    assert len(await snapshots.list_snapshots(context.database, 10)) == 3
+    assert await snapshots.serving(context.database) == before
+    await retrain.scheduled(refusing)
+    assert (await newest_run(context)).id == run.id
+
+
+async def test_a_requested_run_without_events_says_so(context: Context) -> None:
+    """It ends as empty with a reason, and no snapshot is made."""
+    await job_runs.request_retrain(context.database, {}, "test", now_ms())
+    await retrain.requested(context)
+    run = await newest_run(context)
+    assert run.state == "empty"
+    assert "attribution window" in run.reasons[0]
+
+
+async def test_after_a_rollback_training_goes_on_from_there(context: Context) -> None:
+    """The snapshot rolled back to is the parent of the next one, which is not served: pinned."""
+    await ingest(context, 100)
+    await retrain.scheduled(context)
+    first = await snapshots.serving(context.database)
+    await ingest(context, 100, seed=1)
+    await retrain.scheduled(context)
+    await snapshots.rollback(context.database, "test", now_ms())
+    await ingest(context, 100, seed=2)
+    await retrain.scheduled(context)
+    serving, run = await snapshots.serving(context.database), await newest_run(context)
+    assert serving is not None
+    assert first is not None
+    assert serving.snapshot_id == first.snapshot_id
+    assert run.snapshot_id is not None
+    made = await snapshots.get_snapshot(context.database, run.snapshot_id)
+    assert made.manifest.parent == first.snapshot_id
+
+
+async def test_a_tick_runs_once_whoever_fires_it(context: Context) -> None:
+    """Two processes firing the same tick do its work once."""
+    done = []
+
+    async def work(_: Context) -> None:
+        done.append(1)
+
+    frozen = replace(context, clock=lambda: 1_790_000_000_500)
+    await asyncio.gather(*(fire(frozen, Job("once", 60.0, work)) for _ in range(5)))
+    assert len(done) == 1
+
+
+async def test_a_failing_job_is_counted_and_ends_nothing(context: Context) -> None:
+    """The error is logged and counted; the scheduler goes on."""
+
+    async def work(_: Context) -> None:
+        raise RuntimeError("broken")
+
+    await fire(context, Job("breaks", 60.0, work))
+    assert context.failures.labels(job="breaks")._value.get() == 1
+
+
+async def test_old_snapshots_and_orphans_are_deleted(context: Context) -> None:
+    """Retention keeps the served one and the newest; an orphan goes once it is old."""
+    kept = replace(context, settings=replace(context.settings, snapshots_kept=1))
+    for seed in range(3):
+        await ingest(kept, 60, seed)
+        await retrain.scheduled(kept)
+    orphan = context.store / str(uuid4())
+    orphan.mkdir()
+    os.utime(orphan, (0, 0))
+    (context.store / "not-ours").mkdir()
+    await retention.keep_snapshots(kept)
+    serving = await snapshots.serving(context.database)
+    assert serving is not None
+    assert sorted(p.name for p in context.store.iterdir()) == sorted(
+        [str(serving.snapshot_id), "not-ours"]
+    )
+
+
+async def test_a_killed_jobs_process_loses_and_repeats_nothing(
+    context: Context, database_url: str, tmp_path: Path
+) -> None:
+    """kill -9 in mid-training: the run is failed by the next leader, the chunk trained once."""
+    await ingest(context, 3000)
+    (tmp_path / "features.toml").write_text(SCHEMA)
+    environment = os.environ | {
+        "DATABASE_URL": database_url,
+        "ADSCENT_HOME": str(tmp_path),
+        "ADSCENT_FEATURES": str(tmp_path / "features.toml"),
+        "ADSCENT_ATTRIBUTION_WINDOW_S": "0",
+        "ADSCENT_RETRAIN_EVERY_S": "0.5",
+        "ADSCENT_HORIZON_EVERY_S": "0.5",
+        "ADSCENT_JOBS_METRICS_PORT": "0",
+    }
+    first = await asyncio.create_subprocess_exec(sys.executable, "-m", "jobs", env=environment)
+    await _until_run(context, "running")
+    os.kill(first.pid, signal.SIGKILL)
+    await first.wait()
+    second = await asyncio.create_subprocess_exec(sys.executable, "-m", "jobs", env=environment)
+    try:
+        await _until_run(context, "accepted")
+    finally:
+        second.terminate()
+        assert await second.wait() == 0
+    runs = await job_runs.list_runs(context.database, 100)
+    assert [run.events for run in runs if run.state == "accepted"] == [3000]
+    assert "failed" in {run.state for run in runs}
+
+
+async def _until_run(context: Context, state: str) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            runs = await job_runs.list_runs(context.database, 5)
+            if state in {run.state for run in runs}:
+                return
+            await asyncio.sleep(0.002)

@@ -1,0 +1,184 @@
+"""Retrieval by the index equals brute force over the live catalog."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.serving.eligibility import among
+from app.serving.live import LiveCatalog
+from app.serving.retrieval import Searchable, UserSide, retrieve, tangent_at
+from models.index import AdIndex, packed
+from models.offset import Model
+from models.types import Ad
+from tests.unit import market
+
+RELATIVE = 1e-9
+"""Brute force sums in another order: its last digits may differ."""
+
+
+def side(used: Model, user: market.User) -> UserSide:
+    latent, main = used.user_vector(market.ENCODER.encode_user(user))
+    return UserSide(latent, used.bias + main)
+
+
+def check(live: LiveCatalog, ads: list[Ad], used: Model, user: market.User, count: int) -> None:
+    """The ads found are the `count` best of those that may serve, ties allowed for."""
+    mask = live.eligibility.mask(user, market.NOW)
+    found = retrieve(live.searchable, mask, side(used, user), count)
+    eligible = [item for item in ads if market.serves(item, user)]
+    values = market.ecpm(eligible, used, user)
+    ids = live.columns.ad_ids[found.rows].tolist()
+    best = sorted(values.values(), reverse=True)[:count]
+    assert found.certified
+    assert len(set(ids)) == len(ids) == min(count, len(eligible))
+    np.testing.assert_allclose([values[key] for key in ids], best, rtol=RELATIVE)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.integers(0, 399),
+    count=st.one_of(st.integers(1, 12), st.integers(1, 200)),
+    scale=st.sampled_from([0.0, 0.1, 0.5, 2.0]),
+    bias=st.sampled_from([-6.0, -2.0, 2.0]),
+    indexed=st.floats(0, 1),
+    changed=st.integers(0, 40),
+)
+@settings(max_examples=150, deadline=None)
+def test_retrieval_equals_brute_force(
+    seed: int, size: int, count: int, scale: float, bias: float, indexed: float, changed: int
+) -> None:
+    """Whatever was indexed and whatever changed since, the live best come back, certified."""
+    used, random = market.model(seed % 7, scale, bias), np.random.default_rng(seed)
+    ads = market.random_ads(size, seed)
+    index = market.index_of([item for item in ads if random.random() < indexed], used)
+    live = LiveCatalog.load(market.changes(1, ads), index, used, market.ENCODER)
+    latest = {item.id: item for item in ads}
+    for key in random.integers(1, 400, changed).tolist():
+        latest[key] = replace(market.random_ad(key, random), features_version=2)
+    live = live.apply(market.changes(2, list(latest.values())))
+    user: market.User = {"geo": str(random.choice(market.GEO)), "hour": int(random.integers(24))}
+    check(live, list(latest.values()), used, user, count)
+
+
+def large(scale: float, rows: int = 20_000) -> tuple[Searchable, Model]:
+    """A catalog large enough for both passes."""
+    random = np.random.default_rng(3)
+    vectors = scale * random.standard_normal((rows, market.SCHEMA.dimensions + 2))
+    spread = min(1.2, 3 * scale)  # narrow scores and bids: rivals within the bound's slack
+    bids = np.exp(12 + spread * random.standard_normal(rows)).astype(np.int64)
+    vectors[:, -1] = np.log(bids)
+    ids = np.arange(rows, dtype=np.int64)
+    searchable = Searchable(
+        index=AdIndex.build(ids, ids, vectors),
+        composed_at=np.full(rows, -1),
+        composed=np.zeros((0, vectors.shape[1]), np.float32),
+        always=ids[:0],
+        bounded=packed(np.ones(rows, np.bool_)),
+        by_bid=ids[:0],
+        ad_ids=ids,
+        bid_micros=bids,
+        per_click=np.ones(rows, np.bool_),
+    )
+    return searchable, market.model(1, scale)
+
+
+LARGE = {scale: large(scale) for scale in (0.0005, 0.05, 0.4, 1.5)}
+
+
+@given(
+    st.sampled_from(list(LARGE)),
+    st.sampled_from([1.0, 0.3, 0.02, 0.001, 0.0]),
+    st.integers(1, 200),
+    st.sampled_from([0, 10**6, 10**8, 10**10]),
+    st.integers(0, 1000),
+)
+@settings(max_examples=120, deadline=None)
+def test_a_large_catalog_is_searched_exactly(
+    scale: float, selectivity: float, count: int, floor_micros: int, seed: int
+) -> None:
+    """From all ads eligible to none, wide and narrow scores, with and without a floor."""
+    searchable, used = LARGE[scale]
+    random = np.random.default_rng(seed)
+    keep = random.random(len(searchable.ad_ids)) < selectivity
+    user = side(used, {"geo": "us", "hour": seed % 24})
+    found = retrieve(searchable, packed(keep), user, count, floor_micros)
+    vectors = searchable.index.vectors[:, :-1].astype(np.float64)
+    scores = vectors @ np.append(user.latent.astype(np.float64), 1.0) + user.offset
+    values = np.where(keep, 1000.0 / (1.0 + np.exp(-scores)) * searchable.bid_micros, -1.0)
+    best = np.sort(values[keep & (values >= floor_micros)])[::-1][:count]
+    assert found.certified
+    assert keep[found.rows].all()
+    np.testing.assert_allclose(values[found.rows][: len(best)], best, rtol=RELATIVE)
+
+
+@given(st.sampled_from(list(LARGE)), st.floats(-30, 30), st.integers(0, 23), st.floats(-9, 3))
+@settings(max_examples=100, deadline=None)
+def test_the_bound_holds_for_every_ad_and_touches_at_its_point(
+    scale: float, at: float, hour: int, bias: float
+) -> None:
+    """At any s₀ no ad's log eCPM is above the bound as FAISS sums it; at s = s₀ they meet."""
+    searchable, used = LARGE[scale]
+    user = replace(side(used, {"geo": "ca", "hour": hour}), offset=bias)
+    tangent = tangent_at(user, at, searchable.index.reach)
+    values, rows = searchable.index.search(tangent.query, len(searchable.ad_ids))
+    scores = searchable.scores(rows, user)
+    exact = np.log(searchable.bid_micros[rows]) - np.logaddexp(0.0, -scores)
+    bound = tangent.constant + values.astype(np.float64)
+    assert (bound >= exact).all()
+    nearest = np.abs(scores - at).argmin()
+    if abs(scores[nearest] - at) < 0.01:
+        assert bound[nearest] - exact[nearest] < 0.01
+
+
+@pytest.mark.parametrize("noise", [1e-5, 1e-3, 0.1])
+def test_rivals_within_a_hair_are_all_looked_at(noise: float) -> None:
+    """Bids that offset wide scores leave every ad a rival: the second pass must miss none."""
+    searchable, used = LARGE[0.4]
+    user, rows = side(used, market.USER), len(searchable.ad_ids)
+    scores = searchable.scores(np.arange(rows), user)
+    log_bid = 16 + np.logaddexp(0.0, -scores) + noise * np.random.default_rng(1).random(rows)
+    bids = np.exp(log_bid).astype(np.int64)
+    vectors = np.column_stack((searchable.index.vectors[:, :-1], np.log(bids)))
+    index = AdIndex.build(searchable.ad_ids, searchable.ad_ids, vectors)
+    even = replace(searchable, index=index, bid_micros=bids)
+    values = 1000.0 / (1.0 + np.exp(-scores)) * bids
+    found = retrieve(even, packed(np.ones(rows, np.bool_)), user, 25)
+    np.testing.assert_allclose(values[found.rows], np.sort(values)[::-1][:25], rtol=RELATIVE)
+
+
+def test_as_many_come_out_as_are_eligible() -> None:
+    """With more slots than eligible ads every eligible ad comes out."""
+    searchable, used = LARGE[0.4]
+    for eligible in (0, 1, 5, 150, 199):
+        keep = np.zeros(len(searchable.ad_ids), np.bool_)
+        keep[np.random.default_rng(eligible).permutation(len(keep))[:eligible]] = True
+        found = retrieve(searchable, packed(keep), side(used, market.USER), 200)
+        assert sorted(found.rows.tolist()) == np.nonzero(keep)[0].tolist()
+
+
+def test_equal_ads_come_in_the_order_of_their_ids() -> None:
+    """Ads with equal vectors and bids tie to the bit, and the smaller id is first."""
+    used = market.model(1)
+    ads = [market.ad(key, campaign_id=3, bid_micros=5000, features={}) for key in range(500, 900)]
+    live = LiveCatalog.load(market.changes(1, ads), None, used, market.ENCODER)
+    mask = live.eligibility.mask(market.USER, market.NOW)
+    found = retrieve(live.searchable, mask, side(used, market.USER), 7)
+    assert live.columns.ad_ids[found.rows].tolist() == list(range(500, 507))
+
+
+def test_a_raised_bid_is_found_and_a_lowered_one_is_not_overrated() -> None:
+    """The index keeps the old bids: ranking follows the live ones in both directions."""
+    used = market.model(2)
+    ads = [market.ad(key) for key in range(1, 400)]
+    live = LiveCatalog.load(
+        market.changes(1, ads), market.index_of(ads, used), used, market.ENCODER
+    )
+    changed = [replace(item, bid_micros=1 + item.bid_micros * (item.id % 3)) for item in ads]
+    live = live.apply(market.changes(2, changed))
+    assert among(live.searchable.bounded, np.arange(len(ads))).any()
+    check(live, changed, used, market.USER, 20)
