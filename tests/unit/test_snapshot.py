@@ -76,7 +76,7 @@ def test_one_altered_bit_is_refused(tmp_path: Path, trained: Snapshot) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(SnapshotCorrupt, match="model.user_latent.npy was altered"):
+    with pytest.raises(SnapshotCorrupt, match=r"model\.user_latent\.npy was altered"):
         snapshot.load(folder)
 
 
@@ -84,7 +84,7 @@ def test_a_missing_file_is_refused(tmp_path: Path, trained: Snapshot) -> None:
     """A file that is gone is named."""
     folder = tmp_path / str(snapshot.write(tmp_path, trained).id)
     (folder / "state.user_keys.npy").unlink()
-    with pytest.raises(SnapshotCorrupt, match="state.user_keys.npy is missing"):
+    with pytest.raises(SnapshotCorrupt, match=r"state\.user_keys\.npy is missing"):
         snapshot.load(folder)
 
 

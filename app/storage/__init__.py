@@ -1,0 +1,1 @@
+"""Everything that Adscent keeps in PostgreSQL; rows stay inside, dataclasses come out."""

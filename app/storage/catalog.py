@@ -1,0 +1,298 @@
+"""Advertisers, campaigns and ads: every change has a version, an audit row and a notification.
+
+One transaction a change. It bumps the single row of `catalog_version` first: the lock on that row
+puts changes in the order of their versions, so whoever has seen version n has seen all before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage import audit
+from app.storage.catalog_rows import (
+    ADS,
+    NAMES,
+    ad_of,
+    ad_row,
+    advertiser_of,
+    advertiser_row,
+    campaign_of,
+    campaign_row,
+    readable,
+)
+from app.storage.engine import Database, notify
+from app.storage.errors import Conflict, NotFound
+from app.storage.tables import ads, advertisers, campaigns, catalog_version
+from models.types import Ad, Advertiser, Campaign, CatalogChanges, State
+
+_ROWS = 1000
+"""Rows of one statement of an import: each value is a parameter, of which 32,767 are allowed."""
+
+
+class Catalog:
+    """The catalog. Changes raise `NotFound`, `Conflict`, `ConstraintBroken` and
+    `DatabaseUnavailable`; reads `NotFound` and `DatabaseUnavailable`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def put_ad(self, ad: Ad, actor: str) -> Ad:
+        """Create or replace an ad; its advertiser is that of its campaign, whatever `ad` says."""
+        await self._put(ads, ad_row(ad), actor)
+        return await self.get_ad(ad.id)
+
+    async def put_campaign(self, campaign: Campaign, actor: str) -> Campaign:
+        """Create or replace a campaign. Another advertiser makes its ads' features new."""
+        await self._put(campaigns, campaign_row(campaign), actor)
+        return await self.get_campaign(campaign.id)
+
+    async def put_advertiser(self, advertiser: Advertiser, actor: str) -> Advertiser:
+        """Create or replace an advertiser."""
+        await self._put(advertisers, advertiser_row(advertiser), actor)
+        return await self.get_advertiser(advertiser.id)
+
+    async def patch_ad(
+        self, ad_id: int, actor: str, state: State | None = None, bid_micros: int | None = None
+    ) -> Ad:
+        """Change the state or the bid of an ad. Raises `Conflict` when a retired one would live."""
+        await self._patch(ads, ad_id, actor, {"state": state, "bid_micros": bid_micros})
+        return await self.get_ad(ad_id)
+
+    async def patch_campaign(
+        self, campaign_id: int, actor: str, state: State | None = None, name: str | None = None
+    ) -> Campaign:
+        """Change the state or the name of a campaign."""
+        await self._patch(campaigns, campaign_id, actor, {"state": state, "name": name})
+        return await self.get_campaign(campaign_id)
+
+    async def patch_advertiser(
+        self, advertiser_id: int, actor: str, state: State | None = None, name: str | None = None
+    ) -> Advertiser:
+        """Change the state or the name of an advertiser."""
+        await self._patch(advertisers, advertiser_id, actor, {"state": state, "name": name})
+        return await self.get_advertiser(advertiser_id)
+
+    async def get_ad(self, ad_id: int) -> Ad:
+        """The ad with this id."""
+        return ad_of(await self._one(ADS, ads, ad_id))
+
+    async def get_campaign(self, campaign_id: int) -> Campaign:
+        """The campaign with this id."""
+        return campaign_of(await self._one(campaigns.select(), campaigns, campaign_id))
+
+    async def get_advertiser(self, advertiser_id: int) -> Advertiser:
+        """The advertiser with this id."""
+        return advertiser_of(await self._one(advertisers.select(), advertisers, advertiser_id))
+
+    async def list_ads(
+        self,
+        limit: int,
+        after: int | None = None,
+        state: State | None = None,
+        campaign_id: int | None = None,
+        advertiser_id: int | None = None,
+    ) -> list[Ad]:
+        """At most `limit` ads in the order of their ids, those above `after`."""
+        wanted = {
+            ads.c.state: state,
+            ads.c.campaign_id: campaign_id,
+            campaigns.c.advertiser_id: advertiser_id,
+        }
+        return [ad_of(row) for row in await self._page(ADS, ads, limit, after, wanted)]
+
+    async def list_campaigns(
+        self,
+        limit: int,
+        after: int | None = None,
+        state: State | None = None,
+        advertiser_id: int | None = None,
+    ) -> list[Campaign]:
+        """At most `limit` campaigns in the order of their ids, those above `after`."""
+        wanted = {campaigns.c.state: state, campaigns.c.advertiser_id: advertiser_id}
+        rows = await self._page(campaigns.select(), campaigns, limit, after, wanted)
+        return [campaign_of(row) for row in rows]
+
+    async def list_advertisers(
+        self, limit: int, after: int | None = None, state: State | None = None
+    ) -> list[Advertiser]:
+        """At most `limit` advertisers in the order of their ids, those above `after`."""
+        wanted = {advertisers.c.state: state}
+        rows = await self._page(advertisers.select(), advertisers, limit, after, wanted)
+        return [advertiser_of(row) for row in rows]
+
+    async def import_catalog(
+        self,
+        new_advertisers: Iterable[Advertiser],
+        new_campaigns: Iterable[Campaign],
+        new_ads: Iterable[Ad],
+        actor: str,
+    ) -> int:
+        """Create or replace all of these in one transaction and return its version.
+
+        All or nothing: an error leaves the catalog as it was. One audit row counts them.
+        """
+        given: list[tuple[sa.Table, list[dict[str, Any]]]] = [
+            (advertisers, [advertiser_row(one) for one in new_advertisers]),
+            (campaigns, [campaign_row(one) for one in new_campaigns]),
+            (ads, [ad_row(one) for one in new_ads]),
+        ]
+        async with self._database.begin() as connection:
+            version = await _bump(connection)
+            for table, rows in given:
+                for start in range(0, len(rows), _ROWS):
+                    await _upsert(connection, table, rows[start : start + _ROWS], version)
+            counts = {table.name: len(rows) for table, rows in given}
+            await audit.write(connection, actor, "import", "catalog", after=counts)
+        return version
+
+    async def version(self) -> int:
+        """The version of the newest change."""
+        async with self._database.begin() as connection:
+            return await _version(connection)
+
+    async def changes_since(self, version: int) -> CatalogChanges:
+        """Everything that changed after `version`, all of one moment; 0 gives the whole catalog."""
+        async with self._database.read() as connection:
+            newest = await _version(connection)
+            if newest <= version:
+                return CatalogChanges(newest)
+            found = [
+                (await connection.execute(query.where(table.c.version > version))).all()
+                for query, table in (
+                    (advertisers.select(), advertisers),
+                    (campaigns.select(), campaigns),
+                    (ADS, ads),
+                )
+            ]
+        return CatalogChanges(
+            newest,
+            tuple(advertiser_of(row) for row in found[0]),
+            tuple(campaign_of(row) for row in found[1]),
+            tuple(ad_of(row) for row in found[2]),
+        )
+
+    async def _put(self, table: sa.Table, row: dict[str, Any], actor: str) -> None:
+        async with self._database.begin() as connection:
+            version = await _bump(connection)
+            before = await _locked(connection, table, row["id"])
+            await _upsert(connection, table, [row], version)
+            subject = f"{NAMES[table]}:{row['id']}"
+            await audit.write(connection, actor, "put", subject, before, readable(row))
+
+    async def _patch(
+        self, table: sa.Table, row_id: int, actor: str, given: Mapping[str, Any]
+    ) -> None:
+        changes = {column: value for column, value in given.items() if value is not None}
+        async with self._database.begin() as connection:
+            version = await _bump(connection)
+            before = await _locked(connection, table, row_id)
+            if before is None:
+                raise NotFound(NAMES[table], row_id)
+            _check_final(table, before, changes.get("state", before["state"]))
+            update = table.update().where(table.c.id == row_id)
+            await connection.execute(update.values(version=version, **changes))
+            subject = f"{NAMES[table]}:{row_id}"
+            await audit.write(connection, actor, "patch", subject, before, {**before, **changes})
+
+    async def _one(self, query: sa.Select[Any], table: sa.Table, row_id: int) -> Any:
+        async with self._database.begin() as connection:
+            row = (await connection.execute(query.where(table.c.id == row_id))).one_or_none()
+        if row is None:
+            raise NotFound(NAMES[table], row_id)
+        return row
+
+    async def _page(
+        self,
+        query: sa.Select[Any],
+        table: sa.Table,
+        limit: int,
+        after: int | None,
+        wanted: Mapping[Any, object],
+    ) -> Sequence[Any]:
+        query = query.order_by(table.c.id).limit(limit)
+        if after is not None:
+            query = query.where(table.c.id > after)
+        for column, value in wanted.items():
+            if value is not None:
+                query = query.where(column == value)
+        async with self._database.begin() as connection:
+            return list(await connection.execute(query))
+
+
+async def _bump(connection: AsyncConnection) -> int:
+    update = catalog_version.update().values(version=catalog_version.c.version + 1)
+    version: int = await connection.scalar(update.returning(catalog_version.c.version))
+    await connection.execute(notify("catalog", version=version))
+    return version
+
+
+async def _version(connection: AsyncConnection) -> int:
+    version: int = (await connection.execute(sa.select(catalog_version.c.version))).scalar_one()
+    return version
+
+
+async def _locked(
+    connection: AsyncConnection, table: sa.Table, row_id: int
+) -> dict[str, Any] | None:
+    query = table.select().where(table.c.id == row_id).with_for_update()
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return None if row is None else readable(dict(row))
+
+
+async def _upsert(
+    connection: AsyncConnection, table: sa.Table, rows: list[dict[str, Any]], version: int
+) -> None:
+    """Create or replace rows of distinct ids; retired ones stay retired."""
+    await _check_all_final(connection, table, rows)
+    if table is campaigns:
+        await _renew_ads(connection, rows, version)
+    stamp = {"version": version} | ({"features_version": version} if table is ads else {})
+    statement = insert(table).values([row | stamp for row in rows])
+    new: dict[str, Any] = {
+        column: statement.excluded[column] for column in (*rows[0], *stamp) if column != "id"
+    }
+    if table is ads:
+        new["features_version"] = _features_version(statement.excluded)
+    await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=new))
+
+
+def _features_version(new: Any) -> sa.ColumnElement[int]:
+    """The new version when what an index holds of the ad has changed, else the one it had."""
+    held = (ads.c.features, ads.c.campaign_id, ads.c.bid_type)
+    changed = sa.or_(*(column.is_distinct_from(new[column.name]) for column in held))
+    return sa.case((changed, new.features_version), else_=ads.c.features_version)
+
+
+async def _renew_ads(connection: AsyncConnection, rows: list[dict[str, Any]], version: int) -> None:
+    """The advertiser is a feature of the ad: when a campaign moves, its ads are new as well."""
+    given = {row["id"]: row["advertiser_id"] for row in rows}
+    query = sa.select(campaigns.c.id, campaigns.c.advertiser_id).where(campaigns.c.id.in_(given))
+    found = (await connection.execute(query)).all()
+    moved = [row.id for row in found if row.advertiser_id != given[row.id]]
+    if moved:
+        update = ads.update().where(ads.c.campaign_id.in_(moved))
+        await connection.execute(update.values(version=version, features_version=version))
+
+
+async def _check_all_final(
+    connection: AsyncConnection, table: sa.Table, rows: list[dict[str, Any]]
+) -> None:
+    given = {row["id"]: row for row in rows}
+    if len(given) < len(rows):
+        twice = next(row["id"] for row in rows if row is not given[row["id"]])
+        raise Conflict(f"{NAMES[table]}.id", twice, "it is given twice", "Give each id once.")
+    query = sa.select(table.c.id, table.c.state).where(table.c.id.in_(given))
+    for row in (await connection.execute(query.where(table.c.state == "retired"))).mappings():
+        _check_final(table, row, given[row["id"]]["state"])
+
+
+def _check_final(table: sa.Table, before: Mapping[Any, Any], state: str) -> None:
+    if before["state"] == "retired" and state != "retired":
+        kind = NAMES[table]
+        limit = f"{kind} {before['id']} is retired, which is final"
+        raise Conflict("state", state, limit, f"Create another {kind} under a new id.")

@@ -1,0 +1,308 @@
+"""Reading the events of one training step, each exactly once.
+
+Every event carries the id of its transaction. Ids are given out in order, but transactions end in
+any order, so "everything above the last id seen" would miss one that commits late. At each tick
+the lowest id that is still running is recorded as a *horizon*: everything below it has ended. A
+chunk is the impressions from the cursor up to the newest horizon that is at least one attribution
+window old, so none can slip behind the cursor, and each had its whole window to be clicked.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage import audit
+from app.storage.engine import Database
+from app.storage.errors import ClusterChanged, CursorMoved
+from app.storage.tables import training_cursor
+from models.types import Float32s, Int64s
+
+_READ_S = 600.0
+_FEW = 20_000
+_EPOCH_2000_MS = 946_684_800_000  # PostgreSQL counts microseconds from the year 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far training has come, in transaction ids: both bounds are exclusive.
+
+    `impressions`: every impression below it is accounted for; `clicks`: every click below it was
+    looked at; `fence`: how often the cursor has moved.
+    """
+
+    impressions: int
+    clicks: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """n impressions in the order of their decision (time, decision, slot), with their clicks.
+
+    `time_ms`: int64 [n], when it was decided; `ad_id`: int64 [n]; `label`: float32 [n], 1 when it
+    was clicked; `features`: n packed feature blobs. `late_clicks`: clicks that came after their
+    impression had been accounted for. `is_cut` says that more was ready than was asked for.
+    `start` is the cursor that it was read at, `end` the one to record.
+    """
+
+    start: Cursor
+    end: Cursor
+    time_ms: Int64s
+    ad_id: Int64s
+    label: Float32s
+    features: list[bytes]
+    late_clicks: int
+    is_cut: bool
+
+    def __len__(self) -> int:
+        return len(self.time_ms)
+
+
+_RECORD = """
+INSERT INTO horizons (recorded_at, lowest_running)
+SELECT clock_timestamp(), pg_snapshot_xmin(pg_current_snapshot())
+RETURNING lowest_running
+"""
+
+# The newest of the old ones stays: it may be the only one older than the window.
+_FORGET = """
+DELETE FROM horizons WHERE recorded_at < (
+    SELECT max(recorded_at) FROM horizons
+    WHERE recorded_at < clock_timestamp() - make_interval(secs => $1)
+)
+"""
+
+_BOUNDS = """
+SELECT impressions_xid, clicks_xid, fence, training_cursor.system_identifier AS recorded,
+    (SELECT system_identifier FROM pg_control_system()) AS present,
+    pg_snapshot_xmin(pg_current_snapshot()) AS lowest_running,
+    (SELECT max(horizons.lowest_running) FROM horizons
+     WHERE recorded_at <= clock_timestamp() - make_interval(secs => $1)) AS horizon
+FROM training_cursor
+"""
+
+# The first transaction that does not fit any more; the first of all always fits.
+_CUT = """
+SELECT xid FROM (
+    SELECT xid, sum(count(*)) OVER (ORDER BY xid) AS running, row_number() OVER (ORDER BY xid) AS n
+    FROM events WHERE type = 'impression' AND xid >= $1 AND xid < $2 GROUP BY xid
+) AS counted
+WHERE running > $3 AND n > 1 ORDER BY xid LIMIT 1
+"""
+
+_EXTENT = """
+SELECT count(*) AS n, min(decided_at) AS first, max(decided_at) AS last FROM events
+WHERE type = 'impression' AND xid >= $1 AND xid < $2
+"""
+
+# A click has the decision time of its impression, so both sides keep to the chunk's days.
+_IMPRESSIONS = """
+SELECT i.decided_at, i.decision_id, i.slot, i.ad_id, c.slot IS NOT NULL, i.features
+FROM events AS i LEFT JOIN events AS c
+    ON c.decided_at = i.decided_at AND c.decision_id = i.decision_id AND c.slot = i.slot
+    AND c.type = 'click' AND c.xid < $3 AND c.decided_at BETWEEN $4 AND $5
+WHERE i.type = 'impression' AND i.xid >= $1 AND i.xid < $2 AND i.decided_at BETWEEN $4 AND $5
+"""
+
+_LATE = """
+SELECT count(*) FROM events AS c JOIN events AS i
+    ON i.decided_at = c.decided_at AND i.decision_id = c.decision_id AND i.slot = c.slot
+    AND i.type = 'impression' AND i.xid < $3
+WHERE c.type = 'click' AND c.xid >= $1 AND c.xid < $2
+"""
+
+
+async def record_horizon(database: Database, keep_s: float = 172_800.0) -> int:
+    """Record the lowest transaction id that is still running, by the database's clock.
+
+    Horizons older than `keep_s` are forgotten, which must be above the attribution window.
+    """
+    async with database.session() as connection:
+        lowest: int = await connection.fetchval(_RECORD)
+        await connection.execute(_FORGET, keep_s)
+    return lowest
+
+
+async def read_cursor(database: Database) -> Cursor:
+    """The cursor. Raises `ClusterChanged` when it was written in another cluster."""
+    async with database.session() as connection:
+        return _cursor(await connection.fetchrow(_BOUNDS, 0.0))
+
+
+async def read_chunk(database: Database, window_s: float, max_events: int = 2_000_000) -> Chunk:
+    """The next chunk; empty when no impression's attribution window is over.
+
+    `window_s`: the attribution window in seconds. A chunk has `max_events` impressions at
+    most, unless one transaction alone has more. Raises `ClusterChanged`.
+    """
+    async with (
+        database.session(command_timeout=_READ_S) as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        return await _read(connection, window_s, max_events)
+
+
+async def oldest_transaction_s(database: Database) -> float:
+    """Age in seconds of the oldest open transaction that holds the horizon back; 0 if none."""
+    async with database.session() as connection:
+        age: float = await connection.fetchval(
+            """
+            SELECT coalesce(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float8
+            FROM pg_stat_activity WHERE backend_xid IS NOT NULL
+            """
+        )
+    return age
+
+
+async def advance(connection: AsyncConnection, start: Cursor, end: Cursor) -> None:
+    """Move the cursor from `start` to `end` inside the caller's transaction.
+
+    Raises `CursorMoved` when it is not at `start` any more, `ClusterChanged` as `read_cursor`.
+    """
+    row = (await connection.execute(_LOCKED)).one()
+    _check_cluster(row.recorded, row.present)
+    if Cursor(row.impressions_xid, row.clicks_xid, row.fence) != start:
+        raise CursorMoved(
+            f"the training cursor is at fence {row.fence}, this chunk was read at {start.fence}:"
+            " another process has accounted for it; read the next chunk"
+        )
+    await connection.execute(
+        sa.text(_MOVE), {"impressions": end.impressions, "clicks": end.clicks, "fence": end.fence}
+    )
+
+
+_LOCKED = sa.select(
+    training_cursor.c.impressions_xid,
+    training_cursor.c.clicks_xid,
+    training_cursor.c.fence,
+    training_cursor.c.system_identifier.label("recorded"),
+    sa.text("(SELECT system_identifier FROM pg_control_system()) AS present"),
+).with_for_update()
+
+_MOVE = """
+UPDATE training_cursor SET impressions_xid = :impressions, clicks_xid = :clicks, fence = :fence,
+    moved_at = now()
+"""
+
+
+async def rebase(database: Database, actor: str) -> Cursor:
+    """After a restore into another cluster: give the events ids of this cluster.
+
+    What had been accounted for stays so; everything else will be read again in the next chunks.
+    Rewrites every event, so it takes its time. Nothing changes when the cluster is the same one.
+    """
+    async with database.begin() as connection:
+        row = (await connection.execute(_LOCKED)).one()
+        if row.recorded != row.present:
+            for statement in _REBASE:
+                await connection.execute(sa.text(statement))
+            await audit.write(connection, actor, "rebase", "training_cursor")
+    return await read_cursor(database)
+
+
+# Ordinary transaction ids start at 3. The first statement still compares with the old cursor.
+_REBASE = (
+    """
+    UPDATE events SET xid = CASE WHEN type = 'impression' AND events.xid < impressions_xid
+        OR type <> 'impression' AND events.xid < clicks_xid
+        THEN '0'::xid8 ELSE pg_current_xact_id() END
+    FROM training_cursor
+    """,
+    "DELETE FROM horizons",
+    """
+    UPDATE training_cursor SET impressions_xid = '1', clicks_xid = '1', fence = fence + 1,
+        system_identifier = (SELECT system_identifier FROM pg_control_system())
+    """,
+)
+
+
+async def _read(connection: Any, window_s: float, max_events: int) -> Chunk:
+    row = await connection.fetchrow(_BOUNDS, window_s)
+    start = _cursor(row)
+    upper = max(row["horizon"] or 0, start.impressions)
+    extent = await connection.fetchrow(_EXTENT, start.impressions, upper)
+    is_cut = extent["n"] > max_events
+    if is_cut:
+        upper = await connection.fetchval(_CUT, start.impressions, upper, max_events) or upper
+        extent = await connection.fetchrow(_EXTENT, start.impressions, upper)
+    end = Cursor(upper, max(row["lowest_running"], start.clicks), start.fence + 1)
+    data = await _copy(connection, start, end, extent)
+    late = await connection.fetchval(_LATE, start.clicks, end.clicks, start.impressions)
+    return Chunk(start, end, *parse(data), late_clicks=late, is_cut=is_cut)
+
+
+async def _copy(connection: Any, start: Cursor, end: Cursor, extent: Any) -> bytes:
+    data = bytearray()
+
+    async def gather(part: bytes) -> None:
+        data.extend(part)
+
+    # The newest ids are beyond the statistics, so the planner takes any chunk for a few rows and
+    # would look up each click on its own.
+    if extent["n"] > _FEW:
+        await connection.execute("SET LOCAL work_mem = '128MB'; SET LOCAL enable_nestloop = off")
+    bounds = (start.impressions, end.impressions, end.clicks, extent["first"], extent["last"])
+    await connection.copy_from_query(_IMPRESSIONS, *bounds, output=gather, format="binary")
+    await connection.execute("RESET enable_nestloop")
+    return bytes(data)
+
+
+# PostgreSQL's binary COPY: a header of 19 bytes, rows, two bytes of 0xff. A row is an int16 count
+# of fields and, for each field, an int32 length and the bytes, all big-endian. Every field here but
+# the last has a fixed length, so the places inside a row are known.
+_HEADER = 19
+_DECIDED, _DECISION, _SLOT, _AD, _CLICKED, _LENGTH, _FEATURES = 6, 18, 38, 44, 56, 57, 61
+
+
+def parse(data: bytes) -> tuple[Int64s, Int64s, Float32s, list[bytes]]:
+    """The rows of `_IMPRESSIONS` in a binary COPY: times, ads, labels, features; in order."""
+    starts, lengths = _rows(data)
+    view = np.frombuffer(data, np.uint8)
+    time_us = _column(view, starts + _DECIDED, ">i8")
+    high, low = (_column(view, starts + place, ">u8") for place in (_DECISION, _DECISION + 8))
+    order = np.lexsort((_column(view, starts + _SLOT, ">i2"), low, high, time_us))
+    starts, lengths = starts[order], lengths[order]
+    begins = starts + _FEATURES
+    features = [
+        data[a:b] for a, b in zip(begins.tolist(), (begins + lengths).tolist(), strict=True)
+    ]
+    time_ms = (time_us[order] // 1000 + _EPOCH_2000_MS).astype(np.int64)
+    ad_id = _column(view, starts + _AD, ">i8").astype(np.int64)
+    return time_ms, ad_id, view[starts + _CLICKED].astype(np.float32), features
+
+
+def _rows(data: bytes) -> tuple[Int64s, Int64s]:
+    """Where each row starts and how long its features are."""
+    read = struct.Struct(">i").unpack_from
+    position, stop = _HEADER, len(data) - 2
+    starts, lengths = [], []
+    while position < stop:
+        (length,) = read(data, position + _LENGTH)
+        starts.append(position)
+        lengths.append(length)
+        position += _FEATURES + length
+    return np.array(starts, np.int64), np.array(lengths, np.int64)
+
+
+def _column(view: npt.NDArray[np.uint8], places: Int64s, kind: str) -> npt.NDArray[Any]:
+    """The values of a fixed-width field that begin at `places`."""
+    width = np.dtype(kind).itemsize
+    values: npt.NDArray[Any] = view[places[:, None] + np.arange(width)].view(kind)
+    return values[:, 0]
+
+
+def _cursor(row: Any) -> Cursor:
+    _check_cluster(row["recorded"], row["present"])
+    return Cursor(row["impressions_xid"], row["clicks_xid"], row["fence"])
+
+
+def _check_cluster(recorded: int, present: int) -> None:
+    if recorded != present:
+        raise ClusterChanged(recorded, present)

@@ -1,0 +1,110 @@
+"""The daily partitions of `events`: made ahead, dropped whole, never before they were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from app.storage.engine import Database
+
+_LOCK = 0x41445343_50415254  # "ADSCPART": makers and droppers of partitions take turns
+_PREFIX = "events_"
+
+_LIST = """
+SELECT child.relname FROM pg_inherits
+JOIN pg_class child ON child.oid = inhrelid
+WHERE inhparent = 'events'::regclass
+"""
+
+
+def day_of(ms: int) -> date:
+    """The UTC day of a time in milliseconds since 1970."""
+    return date.fromordinal(_DAY_ZERO + ms // _DAY_MS)
+
+
+_DAY_ZERO = date(1970, 1, 1).toordinal()
+_DAY_MS = 86_400_000
+
+
+async def list_partitions(database: Database) -> list[date]:
+    """The days that have a partition, in order."""
+    async with database.session() as connection:
+        return sorted(await days(connection))
+
+
+async def ensure_partitions(database: Database, now_ms: int, ahead: int = 7) -> list[date]:
+    """Make the partitions of yesterday, today and `ahead` days to come; returns the new ones.
+
+    Yesterday is there for the events of a token that was sealed before midnight.
+    """
+    today = day_of(now_ms)
+    async with database.session() as connection:
+        wanted = [today + timedelta(days=offset) for offset in range(-1, ahead + 1)]
+        return await create(connection, wanted)
+
+
+async def drop_partitions(database: Database, before: date) -> list[date]:
+    """Drop the days before `before`, except those with impressions that are still to be trained.
+
+    Gives up after two seconds when a long reader is in the way: the next run comes soon, and
+    everyone who writes events would queue behind the wait.
+    """
+    dropped = []
+    async with database.session() as connection:
+        for day in sorted(day for day in await days(connection) if day < before):
+            async with connection.transaction():
+                await connection.execute("SET LOCAL lock_timeout = '2s'")
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+                if await _is_trained(connection, day):
+                    await connection.execute(f"DROP TABLE {_name(day)}")
+                    dropped.append(day)
+    return dropped
+
+
+async def days(connection: Any) -> set[date]:
+    """The days that have a partition, read over a session connection."""
+    names = [row["relname"] for row in await connection.fetch(_LIST)]
+    return {_day(name) for name in names}
+
+
+async def create(connection: Any, wanted: Iterable[date]) -> list[date]:
+    """Make the partitions of these days that are missing, over a session connection.
+
+    Attached rather than created as partitions: that needs a lock which lets readers and writers
+    of the other partitions go on.
+    """
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        missing = sorted(set(wanted) - await days(connection))
+        for day in missing:
+            await connection.execute(f"CREATE TABLE {_name(day)} (LIKE events INCLUDING ALL)")
+            await connection.execute(
+                f"ALTER TABLE events ATTACH PARTITION {_name(day)}"
+                f" FOR VALUES FROM ('{_start(day)}') TO ('{_start(day + timedelta(days=1))}')"
+            )
+    return missing
+
+
+async def _is_trained(connection: Any, day: date) -> bool:
+    untrained = await connection.fetchval(
+        f"""
+        SELECT EXISTS (
+            SELECT FROM {_name(day)}, training_cursor
+            WHERE type = 'impression' AND xid >= impressions_xid
+        )
+        """  # noqa: S608 - the name is made of a date
+    )
+    return not untrained
+
+
+def _name(day: date) -> str:
+    return f"{_PREFIX}{day:%Y%m%d}"
+
+
+def _day(name: str) -> date:
+    return datetime.strptime(name.removeprefix(_PREFIX), "%Y%m%d").replace(tzinfo=UTC).date()
+
+
+def _start(day: date) -> str:
+    return f"{day.isoformat()} 00:00:00+00"

@@ -1,0 +1,333 @@
+"""Snapshots, which of them is served, and from which the next training starts.
+
+A snapshot's folder is complete before its row is written. The rows of a training run, the move of
+the cursor, the run's result and the promotion are one transaction: a crash anywhere leaves the
+incumbent and the cursor as they were.
+
+What is served is a stack: a promotion lies on the one before it, a rollback takes the top one off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage import audit, job_runs, tables
+from app.storage.chunks import Cursor, advance
+from app.storage.engine import Database, at, maybe, ms_of, notify
+from app.storage.errors import Conflict, CursorMoved, NotFound
+from app.storage.job_runs import RunState
+from app.storage.tables import promotions, snapshots
+from models.snapshot import Manifest
+
+_ACTOR = "training"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What is served and trained on: `head_id` is the parent of the next training.
+
+    While `is_pinned`, newly trained snapshots become the head but are not served.
+    """
+
+    snapshot_id: UUID
+    head_id: UUID
+    is_pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSnapshot:
+    """A recorded snapshot. `expired_ms`: since when its folder may be gone."""
+
+    manifest: Manifest
+    expired_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """From `promoted_ms` until the next promotion this snapshot was served."""
+
+    id: int
+    snapshot_id: UUID
+    reason: str
+    actor: str
+    promoted_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a training run did: recorded as a whole or not at all.
+
+    `manifests`: the candidates in the order they were made, the last is the result; none for an
+    empty chunk. `start` and `end`: the cursor before and after the chunk.
+    """
+
+    run_id: UUID
+    state: RunState
+    manifests: Sequence[Manifest]
+    start: Cursor
+    end: Cursor
+    events: int
+    reasons: Sequence[str] = ()
+
+
+async def record(database: Database, training: Training, now_ms: int) -> Serving | None:
+    """Record a training run and what it made; an accepted or repaired result becomes the head,
+    and is served unless a snapshot is pinned.
+
+    Raises `CursorMoved` when another process has accounted for the chunk or the head is no longer
+    the result's parent, `ClusterChanged`, and `Conflict` for a run that is not running.
+    """
+    async with database.begin() as connection:
+        await advance(connection, training.start, training.end)
+        for manifest in training.manifests:
+            await _insert(connection, manifest)
+        result = training.manifests[-1] if training.manifests else None
+        result_id = None if result is None else result.id
+        await job_runs.conclude(connection, training, result_id, now_ms)
+        if result is not None and result.verdict.result != "refused":
+            await _adopt(connection, result, now_ms)
+        found = await _serving(connection)
+    return maybe(_serving_of, found)
+
+
+async def record_genesis(
+    database: Database, manifest: Manifest, now_ms: int | None = None
+) -> Serving:
+    """Record the first snapshot and serve it. Raises `Conflict` when one is served already.
+
+    `now_ms` is the time of the promotion, that of the snapshot's making when it is not given.
+    """
+    time_ms = manifest.created_ms if now_ms is None else now_ms
+    async with database.begin() as connection:
+        await _lock(connection)
+        if await _serving(connection) is not None:
+            limit = "a snapshot is served already"
+            raise Conflict("snapshot", str(manifest.id), limit, "Train on from that one.")
+        await _insert(connection, manifest)
+        await _promote(connection, manifest.id, None, "genesis", _ACTOR, time_ms, pinned=False)
+        return _serving_of(await _serving(connection))
+
+
+async def serving(database: Database) -> Serving | None:
+    """What is served; None before the genesis snapshot."""
+    async with database.begin() as connection:
+        return maybe(_serving_of, await _serving(connection))
+
+
+async def promote(
+    database: Database, snapshot_id: UUID, actor: str, now_ms: int, pin: bool = False
+) -> Serving:
+    """Serve a snapshot and train on from it; `pin` keeps it when new ones are trained.
+
+    Raises `NotFound`, and `Conflict` for a refused one, without exception, or an expired one.
+    """
+    async with database.begin() as connection:
+        await _lock(connection)
+        before = await _serving(connection)
+        row = await _row(connection, snapshot_id)
+        _check_promotable(row)
+        below = None if before is None else before.promotion_id
+        await _promote(connection, snapshot_id, below, "promotion", actor, now_ms, pinned=pin)
+        return await _audited(connection, "promote", actor, before)
+
+
+async def rollback(database: Database, actor: str, now_ms: int) -> Serving:
+    """Serve what was served before the present snapshot and pin it.
+
+    The next training starts from it; the cursor stays, so what the present snapshot learned from
+    is not learned again. Raises `Conflict` when there is nothing to go back to.
+    """
+    async with database.begin() as connection:
+        await _lock(connection)
+        before = await _serving(connection)
+        target = None if before is None else await _below(connection, before)
+        if target is None:
+            limit = "no earlier snapshot was served that still exists"
+            raise Conflict("snapshot", None, limit, "Promote a snapshot by its id.")
+        await _promote(
+            connection, target.snapshot_id, target.below_id, "rollback", actor, now_ms, pinned=True
+        )
+        return await _audited(connection, "rollback", actor, before)
+
+
+async def unpin(database: Database, actor: str) -> Serving:
+    """Let the next accepted snapshot be served again. Raises `Conflict` before the genesis."""
+    async with database.begin() as connection:
+        await _lock(connection)
+        before = await _serving(connection)
+        if before is None:
+            limit = "no snapshot is served"
+            raise Conflict("pinned", False, limit, "Start `adscent jobs`: it makes the first.")
+        await connection.execute(tables.serving.update().values(pinned=False))
+        return await _audited(connection, "unpin", actor, before)
+
+
+async def get_snapshot(database: Database, snapshot_id: UUID) -> StoredSnapshot:
+    """One snapshot. Raises `NotFound`."""
+    async with database.begin() as connection:
+        return _snapshot_of(await _row(connection, snapshot_id))
+
+
+async def list_snapshots(
+    database: Database, limit: int, after: UUID | None = None
+) -> list[StoredSnapshot]:
+    """The newest snapshots first; `after` is the id of the last one of the page before."""
+    query = snapshots.select().order_by(snapshots.c.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(snapshots.c.id < after)
+    async with database.begin() as connection:
+        return [_snapshot_of(row) for row in await connection.execute(query)]
+
+
+async def recorded_ids(database: Database) -> set[UUID]:
+    """Every snapshot that has a row: a folder of another name is an orphan."""
+    async with database.begin() as connection:
+        return set(await connection.scalars(sa.select(snapshots.c.id)))
+
+
+async def list_promotions(database: Database, limit: int) -> list[Promotion]:
+    """Which snapshot was served from when, the newest first."""
+    query = promotions.select().order_by(promotions.c.id.desc()).limit(limit)
+    async with database.begin() as connection:
+        rows = (await connection.execute(query)).all()
+    return [Promotion(r.id, r.snapshot_id, r.reason, r.actor, ms_of(r.promoted_at)) for r in rows]
+
+
+async def expire_snapshots(database: Database, keep: int, now_ms: int) -> list[UUID]:
+    """Mark all but the newest `keep` snapshots, the served one and the head; returns their ids.
+
+    Marked ones cannot be promoted any more, so their folders may be deleted afterwards; ids that
+    were marked earlier are returned again, in case the deletion did not finish.
+    """
+    newest = sa.select(snapshots.c.id).order_by(snapshots.c.id.desc()).limit(keep)
+    served, head = (sa.select(tables.serving.c[name]) for name in ("snapshot_id", "head_id"))
+    old = sa.and_(*(snapshots.c.id.not_in(kept) for kept in (newest, served, head)))
+    update = snapshots.update().where(old & snapshots.c.expired_at.is_(None))
+    async with database.begin() as connection:
+        await _lock(connection)
+        await connection.execute(update.values(expired_at=at(now_ms)))
+        expired = sa.select(snapshots.c.id).where(snapshots.c.expired_at.is_not(None))
+        return list(await connection.scalars(expired))
+
+
+async def _insert(connection: AsyncConnection, manifest: Manifest) -> None:
+    await connection.execute(
+        snapshots.insert().values(
+            id=manifest.id,
+            parent_id=manifest.parent,
+            schema_hash=manifest.schema_hash,
+            verdict=manifest.verdict.result,
+            manifest=msgspec.to_builtins(manifest),
+            created_at=at(manifest.created_ms),
+        )
+    )
+
+
+async def _adopt(connection: AsyncConnection, result: Manifest, now_ms: int) -> None:
+    """Make a trained snapshot the head and, unless one is pinned, serve it."""
+    before = await _serving(connection)
+    if before is not None and before.head_id != result.parent:
+        raise CursorMoved(
+            f"snapshot {result.id} was trained from {result.parent}, but meanwhile training was"
+            f" set to go on from {before.head_id}; train the chunk again from there"
+        )
+    if before is not None and before.pinned:
+        await connection.execute(tables.serving.update().values(head_id=result.id))
+        return
+    below = None if before is None else before.promotion_id
+    await _promote(connection, result.id, below, "training", _ACTOR, now_ms, pinned=False)
+
+
+async def _promote(
+    connection: AsyncConnection,
+    snapshot_id: UUID,
+    below_id: int | None,
+    reason: str,
+    actor: str,
+    now_ms: int,
+    *,
+    pinned: bool,
+) -> None:
+    row = {"snapshot_id": snapshot_id, "below_id": below_id, "reason": reason, "actor": actor}
+    entry = promotions.insert().values(promoted_at=at(now_ms), **row)
+    promotion_id = await connection.scalar(entry.returning(promotions.c.id))
+    new = {
+        "promotion_id": promotion_id,
+        "snapshot_id": snapshot_id,
+        "head_id": snapshot_id,
+        "pinned": pinned,
+    }
+    single = insert(tables.serving).values(new)
+    await connection.execute(single.on_conflict_do_update(index_elements=["single"], set_=new))
+    await connection.execute(notify("snapshot", snapshot_id=str(snapshot_id)))
+
+
+async def _lock(connection: AsyncConnection) -> None:
+    """Whoever changes what is served takes turns with the training, which locks the cursor."""
+    await connection.execute(sa.select(tables.training_cursor.c.fence).with_for_update())
+
+
+async def _serving(connection: AsyncConnection) -> Any:
+    return (await connection.execute(tables.serving.select())).one_or_none()
+
+
+async def _row(connection: AsyncConnection, snapshot_id: UUID) -> Any:
+    query = snapshots.select().where(snapshots.c.id == snapshot_id)
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise NotFound("snapshot", snapshot_id)
+    return row
+
+
+async def _below(connection: AsyncConnection, before: Any) -> Any:
+    """The nearest promotion below the present one, of another snapshot that is still there."""
+    below_id = sa.select(promotions.c.below_id).where(promotions.c.id == before.promotion_id)
+    below = await connection.scalar(below_id)
+    while below is not None:
+        query = sa.select(promotions, snapshots.c.expired_at).join_from(promotions, snapshots)
+        row: Any = (await connection.execute(query.where(promotions.c.id == below))).one()
+        if row.expired_at is None and row.snapshot_id != before.snapshot_id:
+            return row
+        below = row.below_id
+    return None
+
+
+async def _audited(connection: AsyncConnection, action: str, actor: str, before: Any) -> Serving:
+    after = _serving_of(await _serving(connection))
+    told = [None if one is None else _told(one) for one in (maybe(_serving_of, before), after)]
+    await audit.write(connection, actor, action, f"snapshot:{after.snapshot_id}", *told)
+    return after
+
+
+def _told(found: Serving) -> dict[str, object]:
+    return {
+        "snapshot_id": str(found.snapshot_id),
+        "head_id": str(found.head_id),
+        "is_pinned": found.is_pinned,
+    }
+
+
+def _check_promotable(row: Any) -> None:
+    if row.verdict == "refused":
+        limit = "the gate refused it, and a refused snapshot is never served"
+        raise Conflict("snapshot", str(row.id), limit, "Promote one that was accepted or repaired.")
+    if row.expired_at is not None:
+        limit = "its files were given up by retention"
+        raise Conflict("snapshot", str(row.id), limit, "Promote a newer one.")
+
+
+def _serving_of(row: Any) -> Serving:
+    return Serving(row.snapshot_id, row.head_id, row.pinned)
+
+
+def _snapshot_of(row: Any) -> StoredSnapshot:
+    manifest = msgspec.convert(row.manifest, Manifest)
+    return StoredSnapshot(manifest, maybe(ms_of, row.expired_at))

@@ -1,0 +1,169 @@
+"""Who may import whom: reads every import of the program and fails on any edge not in the table."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("app", "models", "jobs")
+
+# Area → what its modules may import, themselves and the standard library included without saying.
+# The longest area that a module's name starts with decides; a rule does not inherit from a shorter
+# one. A target stands for everything below it.
+RULES: dict[str, tuple[str, ...]] = {
+    # The model: arrays in, arrays out.
+    "models": ("models", "numpy", "msgspec", "xxhash"),
+    "models.index": ("models", "numpy", "faiss"),
+    "models.kernels": ("models", "numpy"),
+    "models.kernels.compiled": ("models", "numpy", "numba", "llvmlite"),
+    # The database's only neighbour.
+    "app.storage": (
+        *("app.ids", "app.settings"),
+        *("models.types", "models.snapshot", "models.targeting"),
+        *("sqlalchemy", "asyncpg", "msgspec", "numpy"),
+    ),
+    "app.storage.migrate": ("app.storage", "alembic", "sqlalchemy"),
+    # A request's way through memory; only the watcher knows that there is a database.
+    "app.serving": ("models", "numpy", "msgspec", "cryptography"),
+    "app.serving.watcher": (
+        *("app.serving", "app.storage", "app.ids", "app.metrics", "app.settings"),
+        *("models", "structlog"),
+    ),
+    # HTTP: parse, call, render.
+    "app.api": (
+        *("app.serving", "app.storage", "app.errors", "app.ids", "app.metrics", "app.settings"),
+        *("models", "fastapi", "msgspec"),
+    ),
+    # What the processes are wired from.
+    "app.ids": (),
+    "app.threads": (),
+    "app.settings": (),
+    "app.logs": ("structlog",),
+    "app.metrics": ("prometheus_client",),
+    "app.database_url": ("app.settings", "app.storage"),
+    "app.errors": ("app.storage", "models", "fastapi", "starlette", "msgspec", "structlog"),
+    "app.lifespan": ("app", "models", "fastapi", "structlog"),
+    "app.main": ("app", "fastapi", "starlette"),
+    "app.commands": ("app", "jobs", "models", "uvicorn", "msgspec"),
+    "app.cli": ("app", "jobs", "models", "typer", "rich"),
+    # The jobs process, and the programs that learn from a log or a market.
+    "jobs": ("models", "app.storage", "app.settings", "app.ids", "numpy", "msgspec", "structlog"),
+    "jobs.__main__": (
+        *("jobs", "models", "app.storage", "app.settings", "app.logs", "app.database_url"),
+        *("structlog", "prometheus_client"),
+    ),
+    "jobs.context": ("models", "app.storage", "app.settings", "structlog", "prometheus_client"),
+    "jobs.schedule": ("jobs", "app.storage", "app.settings", "apscheduler"),
+    "jobs.logfile": ("models", "numpy", "duckdb"),
+    "jobs.replay": ("jobs", "models", "numpy", "msgspec", "rich"),
+    "jobs.market": ("models", "app.storage", "app.settings", "numpy", "msgspec", "httpx", "rich"),
+    "jobs.bench": ("jobs", "models", "app", "numpy", "msgspec", "httpx", "rich", "uvicorn"),
+}
+
+# A model that reads the clock or draws its own randomness cannot be repeated.
+IMPURE = {
+    *("asyncio", "logging", "multiprocessing", "random", "secrets", "socket", "subprocess"),
+    *("threading", "time", "urllib"),
+}
+
+
+def _modules() -> dict[str, Path]:
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return {_name(path): path for path in sorted(files)}
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = _modules()
+
+
+def _targets(tree: ast.AST) -> Iterator[str]:
+    """Every imported module, inside functions too; `from app import ids` is `app.ids`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide what is imported"
+            assert node.module is not None
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
+
+
+def _is_below(name: str, area: str) -> bool:
+    return name == area or name.startswith(area + ".")
+
+
+def _rule(module: str) -> str | None:
+    """The longest area that holds the module; files of one stem (`jobs.replay_page`) share it."""
+    areas = [area for area in RULES if _is_below(module, area) or module.startswith(area + "_")]
+    return max(areas, key=len, default=None)
+
+
+def _forbidden(module: str, source: str) -> list[str]:
+    """The imports of `source` that the rules do not let `module` make."""
+    targets = [
+        target
+        for target in _targets(ast.parse(source))
+        if target.partition(".")[0] not in sys.stdlib_module_names
+    ]
+    if not targets:
+        return []
+    area = _rule(module)
+    assert area is not None, f"{module} has no rule: add its area to the table"
+    allowed = (area, *RULES[area])
+    return [target for target in targets if not any(_is_below(target, one) for one in allowed)]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_what_its_area_may(module: str) -> None:
+    """No import of the module leaves the edges of the table."""
+    assert _forbidden(module, MODULES[module].read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if _is_below(name, "models")])
+def test_models_are_pure(module: str) -> None:
+    """No module of `models` imports a clock, randomness of its own, threads or the network."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    assert {target.partition(".")[0] for target in _targets(tree)}.isdisjoint(IMPURE)
+    reads = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert reads.isdisjoint({"environ", "getenv"} - _exempt(module))
+
+
+def _exempt(module: str) -> set[str]:
+    # FAISS reads OMP_NUM_THREADS when it is imported; its one importer checks that it was set.
+    return {"environ"} if module == "models.index" else set()
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("models.offset", "import faiss"),
+        ("models.trainer", "from numba import njit"),
+        ("models.types", "from app import ids"),
+        ("models.gate", "import sqlalchemy.orm"),
+        ("app.serving.pipeline", "from app.storage.engine import Database"),
+        ("app.serving.live", "def load():\n    import app.storage"),
+        ("app.storage.catalog", "from models.offset import Model"),
+        ("app.api.score", "from jobs.retrain import run"),
+        ("jobs.retrain", "from app.serving import pipeline"),
+        ("jobs.replay_page", "import httpx"),
+    ],
+)
+def test_a_forbidden_edge_is_found(module: str, source: str) -> None:
+    """The check itself notices edges that must not be."""
+    assert _forbidden(module, source) != []
+
+
+def test_every_area_of_the_table_exists() -> None:
+    """A rule for a module that is gone would be read as if it meant something."""
+    stale = [area for area in RULES if not any(_is_below(name, area) for name in MODULES)]
+    assert set(stale) <= {"jobs.bench"}
