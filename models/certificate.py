@@ -17,13 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.offset import Model
-from models.types import Float32s, Float64s
+from models.types import Bools, Float32s, Float64s
 
 _SLACK = 1e-5
 """Relative widening, for the float32 sums of the scores that are certified."""
-_EXACT_ROWS = 2_000
-"""Up to this many non-dominated values a side the largest pair is found by trying all."""
-_ROWS_AT_ONCE = 512
+_EXACT_PAIRS = 4_000_000
+"""Up to this many pairs of values the largest is found by trying all."""
+_ROWS_AT_ONCE = 256
+_MOST_KEPT = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,32 +97,40 @@ def _block_starts(model: Model) -> list[int]:
 def _longest_product(left: Float64s, right: Float64s) -> float:
     """max ‖x ∘ y‖ over rows, from their squares [m, o] and [n, o]: √ max Σ x²y².
 
-    Exact where few rows are left once dominated ones are gone; else bounded by Cauchy–Schwarz
-    with the largest 4-norms.
+    Exact unless too many pairs are left once dominated rows are gone; then bounded by
+    Cauchy–Schwarz with the largest 4-norms.
     """
     if not len(left) or not len(right):
         return 0.0
-    first, second = _undominated(left), _undominated(right)
-    if len(first) > _EXACT_ROWS or len(second) > _EXACT_ROWS:
-        quartic = (first**2).sum(axis=1).max() * (second**2).sum(axis=1).max()
+    if len(left) * len(right) > _EXACT_PAIRS:
+        left, right = undominated(left), undominated(right)
+    if len(left) * len(right) > _EXACT_PAIRS:
+        quartic = (left**2).sum(axis=1).max() * (right**2).sum(axis=1).max()
         return float(quartic**0.25)
-    return float(np.sqrt((first @ second.T).max()))
+    return float(np.sqrt((left @ right.T).max()))
 
 
-def _undominated(squares: Float64s) -> Float64s:
+def undominated(squares: Float64s) -> Float64s:
     """Rows that no other row exceeds in every entry: only they can be part of the largest product.
 
-    Goes through the rows from the largest sum down, so few survivors make it fast.
+    Goes from the largest sum down, where a row can only be dominated by those before it; gives up,
+    returning more rows than it must, when too many are left.
     """
     ordered = squares[np.argsort(-squares.sum(axis=1), kind="stable")]
-    kept = ordered[:1]
-    for start in range(1, len(ordered), _ROWS_AT_ONCE):
+    kept = ordered[:0]
+    for start in range(0, len(ordered), _ROWS_AT_ONCE):
         rows = ordered[start : start + _ROWS_AT_ONCE]
-        exceeded = np.all(kept[None, :, :] >= rows[:, None, :], axis=2)
-        kept = np.concatenate((kept, rows[~np.any(exceeded, axis=1)]))
-        if len(kept) > 2 * _EXACT_ROWS:
+        rows = rows[~_is_exceeded(rows, kept)]
+        earlier = np.tri(len(rows), k=-1, dtype=np.bool_)
+        among = np.all(rows[None, :, :] >= rows[:, None, :], axis=2) & earlier
+        kept = np.concatenate((kept, rows[~np.any(among, axis=1)]))
+        if len(kept) > _MOST_KEPT:
             return np.concatenate((kept, ordered[start + _ROWS_AT_ONCE :]))
     return kept
+
+
+def _is_exceeded(rows: Float64s, by: Float64s) -> Bools:
+    return np.asarray(np.any(np.all(by[None, :, :] >= rows[:, None, :], axis=2), axis=1))
 
 
 def _main_range(model: Model) -> tuple[float, float]:

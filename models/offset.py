@@ -37,7 +37,8 @@ class Table:
     `keys`: int64 [n], value hashes; `latent`: float32 [n, width]; `main`: float32 [n];
     `latent_precision` and `main_precision`: the step rule's accumulators, same shapes; `dual`:
     float32 [n], the multiplier of each norm constraint; `touched_ms`: int64 [n], time of the last
-    event; `feature`: uint8 [n], index of the value's feature in its side.
+    event; `feature`: uint8 [n], index of the value's feature in its side; `main_prior`: float32
+    [n], the prior's part of `main_precision`: 1 / the variance of the feature's main effects.
     """
 
     keys: Int64s
@@ -48,6 +49,7 @@ class Table:
     dual: Float32s
     touched_ms: Int64s
     feature: Bytes
+    main_prior: Float32s
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -55,12 +57,12 @@ class Table:
     @property
     def width(self) -> int:
         """Entries of each latent vector."""
-        return self.latent.shape[1]
+        return int(self.latent.shape[1])
 
     def norms(self) -> Float64s:
         """The Euclidean norm of each latent vector: float64 [n]."""
         square = np.einsum("ij,ij->i", self.latent, self.latent, dtype=np.float64)
-        return np.sqrt(square)
+        return np.asarray(np.sqrt(square))
 
     def copy(self) -> Table:
         """A deep copy: nothing shared."""
@@ -72,7 +74,7 @@ def empty_table(width: int) -> Table:
     none = np.zeros(0, np.float32)
     wide = np.zeros((0, width), np.float32)
     keys = np.zeros(0, np.int64)
-    return Table(keys, wide, none, wide, none, none, keys, np.zeros(0, np.uint8))
+    return Table(keys, wide, none, wide, none, none, keys, np.zeros(0, np.uint8), none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,11 +251,40 @@ def _cells(
             len(counts), np.float32
         )
     rows, seen = _found(keys, block.ids)
-    vectors, mains = latent[rows], main[rows]
-    vectors[~seen], mains[~seen] = 0.0, 0.0
-    if len(block.ids) == len(counts):
-        return vectors, mains
-    return _means(vectors, mains, counts)
+    first = block.ptr[:-1] - block.ptr[0]
+    vectors, mains = latent[rows[first]], main[rows[first]]
+    vectors[~seen[first]], mains[~seen[first]] = 0.0, 0.0
+    _average(vectors, mains, latent, main, (rows, seen), first, counts)
+    return vectors, mains
+
+
+def _average(
+    vectors: Float32s,
+    mains: Float32s,
+    latent: Float32s,
+    main: Float32s,
+    found: tuple[Int64s, npt.NDArray[np.bool_]],
+    first: Int64s,
+    counts: Int64s,
+) -> None:
+    """Turn each cell's first value, in `vectors` and `mains`, into the mean of all its values.
+
+    Most cells hold one. Adding the others rank by rank, where there are some, takes a fifth of the
+    time of one reduction over all groups.
+    """
+    rows, seen = found
+    several = left = np.flatnonzero(counts > 1)
+    nth = 1
+    while len(left):
+        places = first[left] + nth
+        known = seen[places]
+        vectors[left[known]] += latent[rows[places[known]]]
+        mains[left[known]] += main[rows[places[known]]]
+        nth += 1
+        left = left[counts[left] > nth]
+    share = (1.0 / counts[several]).astype(np.float32)
+    vectors[several] *= share[:, None]
+    mains[several] *= share
 
 
 def _means(
@@ -261,8 +292,7 @@ def _means(
 ) -> tuple[Float32s, Float32s]:
     """Means over consecutive groups of `counts` (each at least 1) rows."""
     starts = np.concatenate(([0], np.cumsum(counts[:-1], dtype=np.int64)))
-    size = counts.astype(np.float32)
-    return (
-        np.add.reduceat(vectors, starts, axis=0) / size[:, None],
-        np.add.reduceat(mains, starts) / size,
-    )
+    share = (1.0 / counts).astype(np.float32)
+    means: Float32s = np.add.reduceat(vectors, starts, axis=0) * share[:, None]
+    mean_mains: Float32s = np.add.reduceat(mains, starts) * share
+    return means, mean_mains

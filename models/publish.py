@@ -42,12 +42,13 @@ def publish(state: State, ads: AdSet, schema: Schema, radii: Radii) -> Published
     """Project `state` onto `radii`, keep the promise on pCTR by shrinking scores, index the ads."""
     model, projection = project(state, radii, schema)
     raw, _ = project(state, Radii(math.inf, math.inf), schema)
-    reach = _reach(model, ads)
+    vectors = index_vectors(model, ads)
+    reach = _reach(model, vectors)
     shrink = _shrink(reach, *promise(schema))
     if shrink < 1:
         model = shrunk(model, shrink)
-        reach = _reach(model, ads)
-    vectors = index_vectors(model, ads)
+        vectors = index_vectors(model, ads)
+        reach = _reach(model, vectors)
     index = AdIndex.build(ads.ad_ids, ads.features_version, vectors)
     return Published(
         model=model,
@@ -86,8 +87,8 @@ def index_vectors(model: Model, ads: AdSet) -> Float32s:
     return np.column_stack((latent, main, ads.log_bid)).astype(np.float32)
 
 
-def _reach(model: Model, ads: AdSet) -> ScoreRange:
-    return score_range(model, *model.ad_vectors(ads.features))
+def _reach(model: Model, vectors: Float32s) -> ScoreRange:
+    return score_range(model, vectors[:, :-2], vectors[:, -2])
 
 
 def _largest_ratio(model: Model, radii: Radii) -> float:

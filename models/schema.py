@@ -72,8 +72,10 @@ class ModelSettings:
     """The `[model]` table: the vectors' shape and the learner's options.
 
     `overlap` (o) entries for each pair of user features, `alone` (s) for each feature by itself;
-    `p_min`, `p_max`: the promised range of every served click probability; radii: the largest norm
-    of one feature value's latent vector in a served model, None for the learner's choice.
+    `p_min`, `p_max`: the promised range of every served click probability, wide by default because
+    it is kept by a certified bound, about twice as wide in logits as what occurs; radii: the
+    largest norm of one feature value's latent vector in a served model, None for the learner's
+    choice.
     """
 
     overlap: int = _between(2, 1, 64)
@@ -81,8 +83,8 @@ class ModelSettings:
     step: str = _one_of("curvature", "adagrad", "published")
     step_size: float = _between(1.0, 1e-6, 1e6)
     base_rate: float = _between(0.05, 1e-6, 1 - 1e-6)
-    p_min: float = _between(1e-6, 1e-12, 1 - 1e-12)
-    p_max: float = _between(0.999, 1e-12, 1 - 1e-12)
+    p_min: float = _between(1e-7, 1e-12, 1 - 1e-12)
+    p_max: float = _between(1 - 1e-6, 1e-12, 1 - 1e-12)
     user_radius: float | None = _chosen_if_absent(1e-6, 1e6)
     ad_radius: float | None = _chosen_if_absent(1e-6, 1e6)
     seed: int = _between(1, 0, 2**53 - 1)

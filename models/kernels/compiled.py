@@ -1,11 +1,12 @@
 """The training loop compiled by numba: equal to `reference`, some hundred times as fast.
 
-Letters: j = ∂s/∂θ, e = p − y, h = p(1 − p), V = Σ j²/π over every parameter of an event.
+Letters: j = ∂s/∂θ, e = p − y, V = Σ j²/π over every parameter of an event, h the information that
+the event adds for j = 1.
 
-K, A, o and s arrive as tuples of zeros: a tuple's length is part of its type, so every width is a
-constant to LLVM (which unrolls and vectorises for it), one compilation serves one shape, and the
-result can be cached on disk, which closures and generated code cannot. All scratch lies in one
-array at constant offsets, so LLVM can tell its parts from each other.
+K, A, o and s arrive as tuples of None: a tuple's length is part of its type, so every width is a
+constant to LLVM (which unrolls and vectorises for it: three to five times as fast), one compilation
+serves one shape, and the result can be cached on disk, which closures and generated code cannot.
+The step rule arrives the same way.
 
 Floating-point flags allow reordering and fused operations, not the assumption that values are
 finite: a NaN or infinity stays one, for the gate to see.
@@ -20,13 +21,16 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from models.kernels import Parameters, Rule, Shape, Values
+from models.kernels.lookup import resolve
 from models.types import Float32s, Float64s, Int64s
+
+__all__ = ["learn", "resolve"]
 
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _AHEAD = 2
+"""How many events ahead parameters are fetched: large tables lie in main memory."""
 
-_jit = njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-_inline = njit(nogil=True, fastmath=_FAST, error_model="numpy", inline="always")
+_inline = njit(nogil=True, fastmath=_FAST, error_model="numpy", forceinline=True, _nrt=False)
 
 
 def learn(
@@ -41,8 +45,6 @@ def learn(
     predicted: Float32s,
 ) -> None:
     """See `kernels.Kernel.learn`."""
-    if len(label) == 0:
-        return
     _learn(
         (None,) * shape.user_features,
         (None,) * shape.ad_features,
@@ -72,11 +74,11 @@ def _scratch(shape: Shape, user: Values, ad: Values) -> tuple[Float32s, ...]:
 
 def _longest(ptr: Int64s, features: int) -> int:
     """The largest number of values that one row has."""
-    return int(np.diff(ptr[::features]).max())
+    return int(np.diff(ptr[::features]).max(initial=1))
 
 
 @intrinsic
-def _prefetch(typingctx, array, row):
+def _prefetch(_context, array, row):
     """Ask the processor for every cache line of `array[row]`, a C-contiguous 1-D or 2-D array."""
 
     def generate(context, builder, signature, arguments):
@@ -105,7 +107,7 @@ def _prefetch(typingctx, array, row):
 
 @_inline
 def _rate(step, accumulator, pace):
-    """A parameter's step per unit of slope, but for the event's damping."""
+    """A parameter's step per unit of slope and of step size."""
     if len(step) == 0:
         return np.float32(1.0) / accumulator
     if len(step) == 1:
@@ -175,7 +177,7 @@ def _combine(K, o, s, block, slope, vector, nu):
 
 @_inline
 def _aim(step, width, precision, row, share, e, pace, slope, at, moves, move):
-    """Each entry's move before damping at `moves[move]`; returns their part of V."""
+    """Each entry's move for e = 1 at `moves[move]`; returns their part of V."""
     total = np.float32(0.0)
     for t in range(width):
         j = share * slope[at, t]
@@ -212,235 +214,149 @@ def _scale(width, latent, row, factor):
 
 
 @_inline
-def _constrain(step, width, rule, radius, latent, precision, dual, row, square, pace, step_size):
+def _landing(score, V, y):
+    """pCTR at the score x that solves x = score − V(σ(x) − y): Newton's method in a bracket."""
+    e = 1.0 / (1.0 + np.exp(-score)) - y
+    low, high = min(score, score - V * e), max(score, score - V * e)
+    x = score - V * e / (1.0 + V * (e + y) * (1.0 - e - y))
+    p = 1.0 / (1.0 + np.exp(-x))
+    for _ in range(30):
+        excess = x - score + V * (p - y)
+        if excess > 0.0:
+            high = x
+        else:
+            low = x
+        move = excess / (1.0 + V * p * (1.0 - p))
+        if abs(move) < 1e-3:
+            p -= move * p * (1.0 - p)
+            break
+        x -= move
+        if x <= low or x >= high:
+            x = 0.5 * (low + high)
+        p = 1.0 / (1.0 + np.exp(-x))
+    return p
+
+
+@_inline
+def _constrain(step, width, rule, radius, table, row, square, pace, step_size):
     """Shrink by μ, or project, a vector that has just moved to squared norm `square`."""
     ratio = square / np.float32(radius * radius)
     weight = np.float32(rule.weight_decay)
     if rule.constraint == 1 or rule.constraint == 2:
-        weight += dual[row]
+        weight += table.dual[row]
     if rule.constraint == 2 and ratio > np.float32(1.0):
         weight += np.float32(rule.violation_weight) * (ratio - np.float32(1.0))
     if weight > 0.0:
-        _shrink(step, width, latent, precision, row, pace, weight * step_size)
+        _shrink(step, width, table.latent, table.latent_precision, row, pace, weight * step_size)
     elif rule.constraint == 3 and ratio > np.float32(1.0):
-        _scale(width, latent, row, np.float32(1.0) / np.sqrt(ratio))
+        _scale(width, table.latent, row, np.float32(1.0) / np.sqrt(ratio))
 
 
 @_inline
-def _fetch_side(F, i, rows, ptr, latent, precision, main, main_precision):
-    for n in range(ptr[i * len(F)], ptr[(i + 1) * len(F)]):
-        _prefetch(latent, rows[n])
-        _prefetch(precision, rows[n])
-        _prefetch(main, rows[n])
-        _prefetch(main_precision, rows[n])
+def _fetch_side(F, i, values, table):
+    """Ask for the parameters of event i, which the next events will not have to wait for."""
+    for n in range(values.ptr[i * len(F)], values.ptr[(i + 1) * len(F)]):
+        row = values.rows[n]
+        _prefetch(table.latent, row)
+        _prefetch(table.latent_precision, row)
+        _prefetch(table.main, row)
+        _prefetch(table.main_precision, row)
 
 
 @_inline
-def _gather_side(F, each, width, i, rows, ptr, latent, main, out):
+def _gather_side(F, each, width, i, values, table, out):
     """The features' means, each to its own row of `out` or (each = 0) summed in one; Σ w."""
     score = np.float32(0.0)
     for k in range(len(F)):
-        first, last = ptr[i * len(F) + k], ptr[i * len(F) + k + 1]
+        first, last = values.ptr[i * len(F) + k], values.ptr[i * len(F) + k + 1]
         share = np.float32(1.0) / np.float32(last - first)
         mains = np.float32(0.0)
         for n in range(first, last):
-            row = rows[n]
-            mains += main[row]
+            row = values.rows[n]
+            mains += table.main[row]
             if n == first and (each == 1 or k == 0):
-                _copy(width, latent, row, share, out, k * each)
+                _copy(width, table.latent, row, share, out, k * each)
             else:
-                _add(width, latent, row, share, out, k * each)
+                _add(width, table.latent, row, share, out, k * each)
         score += mains * share
     return score
 
 
 @_inline
-def _aim_side(step, F, each, width, i, rows, ptr, precision, main_precision, e, pace, slope, moves):
+def _aim_side(step, F, each, width, i, values, table, e, pace, slope, moves):
     """Fill `moves`, a row a value; returns the side's part of V."""
     V = np.float32(0.0)
-    move = 0
+    precision, move = table.latent_precision, 0
     for k in range(len(F)):
-        first, last = ptr[i * len(F) + k], ptr[i * len(F) + k + 1]
+        first, last = values.ptr[i * len(F) + k], values.ptr[i * len(F) + k + 1]
         share = np.float32(1.0) / np.float32(last - first)
         for n in range(first, last):
-            row = rows[n]
+            row = values.rows[n]
             V += _aim(step, width, precision, row, share, e, pace, slope, k * each, moves, move)
-            V += share * share / main_precision[row]
+            V += share * share / table.main_precision[row]
             move += 1
     return V
 
 
 @_inline
-def _move_side(
-    step, F, each, width, i, rows, ptr, table, e, h, damping, pace, slope, moves, rule, radius
-):
+def _move_side(step, F, each, width, i, values, table, e, h, pace, slope, moves, rule, radius):
     """Move, constrain and grow every parameter of the side."""
-    latent, main, precision, main_precision, dual = table
-    distance = e * damping
+    latent, precision, move = table.latent, table.latent_precision, 0
     step_size = np.float32(rule.step_size)
-    move = 0
+    distance = e * step_size
     for k in range(len(F)):
-        first, last = ptr[i * len(F) + k], ptr[i * len(F) + k + 1]
-        share = np.float32(1.0) / np.float32(last - first)
+        first, last = values.ptr[i * len(F) + k], values.ptr[i * len(F) + k + 1]
+        share, at = np.float32(1.0) / np.float32(last - first), k * each
         for n in range(first, last):
-            row = rows[n]
+            row = values.rows[n]
             square = _move(
-                step,
-                width,
-                latent,
-                precision,
-                row,
-                share,
-                e,
-                h,
-                distance,
-                slope,
-                k * each,
-                moves,
-                move,
+                step, width, latent, precision, row, share, e, h, distance, slope, at, moves, move
             )
-            _constrain(
-                step, width, rule, radius, latent, precision, dual, row, square, pace, step_size
-            )
-            before = main_precision[row]
-            ahead = _ahead(step, before, share, e)
-            main[row] -= distance * share * _rate(step, ahead, pace)
-            main_precision[row] = before + _growth(step, share, e, h)
+            _constrain(step, width, rule, radius, table, row, square, pace, step_size)
+            before = table.main_precision[row]
+            rate = _rate(step, _ahead(step, before, share, e), pace)
+            table.main[row] -= distance * share * rate
+            table.main_precision[row] = before + _growth(step, share, e, h)
             move += 1
 
 
+# Without reference counts (`_nrt`): they would be touched in every loop, and keep LLVM from
+# vectorising. Nothing is allocated in here, so none are needed.
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy", _nrt=False)
 def _learn(
     K, A, o, s, step, rule, user, ad, user_values, ad_values, scratch, label, bias, predicted
 ):
-    # Arrays are taken out of their tuples once: reading them there inside the loops would count
-    # references, which keeps LLVM from vectorising.
-    latent_u, main_u, precision_u, main_precision_u, dual_u = user
-    latent_a, main_a, precision_a, main_precision_a, dual_a = ad
-    rows_u, ptr_u = user_values
-    rows_a, ptr_a = ad_values
+    """The event loop. K, A, o, s and step are tuples of that length, see the module."""
     d = (len(K) - 1) * len(o) + len(s)
     D = len(K) * (len(K) - 1) // 2 * len(o) + len(K) * len(s)
-    one = np.float32(1.0)
+    one, step_size = np.float32(1.0), np.float32(rule.step_size)
     pace = (np.float32(rule.learning_rate), np.float32(rule.alpha), np.float32(rule.beta))
     block, slope, vector, nu, moves_u, moves_a = scratch
     b, accumulator = bias[0], bias[1]
     for i in range(len(label)):
         if i + _AHEAD < len(label):
-            _fetch_side(
-                K, i + _AHEAD, rows_u, ptr_u, latent_u, precision_u, main_u, main_precision_u
-            )
-            _fetch_side(
-                A, i + _AHEAD, rows_a, ptr_a, latent_a, precision_a, main_a, main_precision_a
-            )
+            _fetch_side(K, i + _AHEAD, user_values, user)
+            _fetch_side(A, i + _AHEAD, ad_values, ad)
         score = np.float32(b)
-        score += _gather_side(K, 1, d, i, rows_u, ptr_u, latent_u, main_u, block)
-        score += _gather_side(A, 0, D, i, rows_a, ptr_a, latent_a, main_a, vector)
+        score += _gather_side(K, 1, d, i, user_values, user, block)
+        score += _gather_side(A, 0, D, i, ad_values, ad, vector)
         _combine(K, o, s, block, slope, vector, nu)
         score += _inner(D, nu, vector)
         p = 1.0 / (1.0 + np.exp(-np.float64(score)))
         predicted[i] = p
-        e, h = np.float32(p - label[i]), np.float32(p * (1.0 - p))
+        e, h = np.float32(p - label[i]), np.float32(0.0)
         V = np.float32(1.0 / accumulator)
-        V += _aim_side(
-            step, K, 1, d, i, rows_u, ptr_u, precision_u, main_precision_u, e, pace, slope, moves_u
-        )
-        V += _aim_side(
-            step, A, 0, D, i, rows_a, ptr_a, precision_a, main_precision_a, e, pace, nu, moves_a
-        )
-        damping = np.float32(rule.step_size)
+        V += _aim_side(step, K, 1, d, i, user_values, user, e, pace, slope, moves_u)
+        V += _aim_side(step, A, 0, D, i, ad_values, ad, e, pace, nu, moves_a)
         if len(step) == 0:
-            damping /= one + V * h
-        _move_side(
-            step,
-            K,
-            1,
-            d,
-            i,
-            rows_u,
-            ptr_u,
-            (latent_u, main_u, precision_u, main_precision_u, dual_u),
-            e,
-            h,
-            damping,
-            pace,
-            slope,
-            moves_u,
-            rule,
-            rule.user_radius,
-        )
-        _move_side(
-            step,
-            A,
-            0,
-            D,
-            i,
-            rows_a,
-            ptr_a,
-            (latent_a, main_a, precision_a, main_precision_a, dual_a),
-            e,
-            h,
-            damping,
-            pace,
-            nu,
-            moves_a,
-            rule,
-            rule.ad_radius,
-        )
-        b -= e * damping * _rate(step, _ahead(step, np.float32(accumulator), one, e), pace)
+            landed = _landing(np.float64(score), np.float64(V), np.float64(label[i]))
+            e = np.float32(landed - label[i])
+            h = np.float32(1.0 / (1.0 / (landed * (1.0 - landed)) + V))
+        radius = rule.user_radius
+        _move_side(step, K, 1, d, i, user_values, user, e, h, pace, slope, moves_u, rule, radius)
+        radius = rule.ad_radius
+        _move_side(step, A, 0, D, i, ad_values, ad, e, h, pace, nu, moves_a, rule, radius)
+        rate = _rate(step, _ahead(step, np.float32(accumulator), one, e), pace)
+        b -= e * step_size * rate
         accumulator += _growth(step, one, e, h)
     bias[0], bias[1] = b, accumulator
-
-
-def resolve(keys: Int64s, ids: Int64s) -> tuple[Int64s, Int64s]:
-    """See `kernels.Kernel.resolve`."""
-    rows, born = _resolve(np.ascontiguousarray(keys), np.ascontiguousarray(ids))
-    return rows, born
-
-
-@_jit
-def _place(slots, shift, key, row):
-    """The slot of `key` in an open-addressed table of (key, row + 1), which gets it if new."""
-    mask = slots.shape[0] - 1
-    at = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(shift)) & mask
-    while slots[at, 1] != 0 and slots[at, 0] != key:
-        at = (at + 1) & mask
-    if slots[at, 1] == 0:
-        slots[at, 0] = key
-        slots[at, 1] = row + 1
-    return slots[at, 1] - 1
-
-
-@_jit
-def _spread(slots, bits):
-    """The same table, twice as large or more."""
-    larger = np.zeros((1 << bits, 2), np.int64)
-    for at in range(slots.shape[0]):
-        if slots[at, 1] != 0:
-            _place(larger, 64 - bits, slots[at, 0], slots[at, 1] - 1)
-    return larger
-
-
-@_jit
-def _resolve(keys, ids):
-    bits = 10
-    while (1 << bits) < 4 * len(keys):
-        bits += 1
-    slots = np.zeros((1 << bits, 2), np.int64)
-    for row in range(len(keys)):
-        _place(slots, 64 - bits, keys[row], row)
-    rows = np.empty(len(ids), np.int64)
-    born = np.empty(1024, np.int64)
-    count = len(keys)
-    for n in range(len(ids)):
-        row = _place(slots, 64 - bits, ids[n], count)
-        rows[n] = row
-        if row == count:
-            if count - len(keys) == len(born):
-                born = np.concatenate((born, np.empty_like(born)))
-            born[count - len(keys)] = n
-            count += 1
-            if 2 * count > slots.shape[0]:
-                bits += 1
-                slots = _spread(slots, bits)
-    return rows, born[: count - len(keys)].copy()

@@ -1,7 +1,8 @@
 """The training loop in slow NumPy, one event after the other: what the compiled one must equal.
 
-Letters: j = ∂s/∂θ, e = p − y, h = p(1 − p), π an accumulator, V = Σ j²/π over every parameter of
-the event, η a parameter's step per unit of gradient, μ a norm constraint's multiplier, r a radius.
+Letters: j = ∂s/∂θ, e = p − y, π an accumulator, V = Σ j²/π over every parameter of the event, h the
+information that the event adds for j = 1, η a parameter's step per unit of gradient, μ a norm
+constraint's multiplier, r a radius.
 """
 
 from __future__ import annotations
@@ -66,11 +67,11 @@ def _event(
     mains += sum(float(ad.main[rows].mean()) for rows in ad_rows)
     s = float(bias[0]) + mains + float(user_vector @ ad_vector)
     with np.errstate(over="ignore", invalid="ignore"):
-        p = 1.0 / (1.0 + np.exp(-s))
+        p = _sigmoid(s)
         parts = [(user, rows, user_slope[k], rule.user_radius) for k, rows in enumerate(user_rows)]
         parts += [(ad, rows, user_vector, rule.ad_radius) for rows in ad_rows]
-        _update(rule, parts, bias, e=p - y, h=p * (1.0 - p))
-    return float(p)
+        _update(rule, parts, bias, s, y)
+    return p
 
 
 def _user_side(shape: Shape, block: Float32s, ad_vector: Float32s) -> tuple[Float32s, Float32s]:
@@ -89,20 +90,38 @@ Floats = Float32s | Float64s
 Part = tuple[Parameters, Int64s, Float32s, float]
 
 
-def _update(rule: Rule, parts: list[Part], bias: Float64s, *, e: float, h: float) -> None:
-    damping = rule.step_size
+def _update(rule: Rule, parts: list[Part], bias: Float64s, s: float, y: float) -> None:
+    e, h = _sigmoid(s) - y, 0.0
     if STEPS[rule.step] == "curvature":
-        damping /= 1.0 + h * _uncertainty(parts, bias)
+        variance = _uncertainty(parts, bias)
+        landed = landing(s, variance, y)
+        e, h = landed - y, float(1.0 / (1.0 / np.float64(landed * (1.0 - landed)) + variance))
     for parameters, rows, slope, radius in parts:
-        share = np.float32(1.0 / len(rows))
+        share = 1.0 / len(rows)
         for row in rows:
             one = slice(row, row + 1)
             main, accumulator = parameters.main[one], parameters.main_precision[one]
-            _move(rule, main, accumulator, share, e, h, damping)
+            _move(rule, main, accumulator, share, e, h)
             latent, accumulator = parameters.latent[row], parameters.latent_precision[row]
-            _move(rule, latent, accumulator, slope * share, e, h, damping)
+            _move(rule, latent, accumulator, slope * np.float32(share), e, h)
             _constrain(rule, latent, accumulator, float(parameters.dual[row]), radius)
-    _move(rule, bias[:1], bias[1:], 1.0, e, h, damping)
+    _move(rule, bias[:1], bias[1:], 1.0, e, h)
+
+
+def _sigmoid(s: float) -> float:
+    return float(1.0 / (1.0 + np.exp(-np.float64(s))))
+
+
+def landing(score: float, variance: float, y: float) -> float:
+    """pCTR at the score x that solves x = score − V(σ(x) − y), by bisection."""
+    low, high = sorted((score, score - variance * (_sigmoid(score) - y)))
+    for _ in range(100):
+        middle = (low + high) / 2
+        if middle - score + variance * (_sigmoid(middle) - y) > 0:
+            high = middle
+        else:
+            low = middle
+    return _sigmoid((low + high) / 2)
 
 
 def _uncertainty(parts: list[Part], bias: Float64s) -> float:
@@ -122,19 +141,18 @@ def _move(
     j: Floats | float,
     e: float,
     h: float,
-    damping: float,
 ) -> None:
     """Step and grow, in place. The sums of gradients decide a step with the present one in."""
     if STEPS[rule.step] == "curvature":
-        values -= e * j * damping * _rate(rule, accumulator)
+        values -= e * j * rule.step_size * _rate(rule, accumulator)
         accumulator += h * j * j
         return
     accumulator += (e * j) ** 2 if STEPS[rule.step] == "adagrad" else np.abs(e * j)
-    values -= e * j * damping * _rate(rule, accumulator)
+    values -= e * j * rule.step_size * _rate(rule, accumulator)
 
 
 def _rate(rule: Rule, accumulator: Floats) -> Floats:
-    """A parameter's step per unit of slope, but for the event's damping."""
+    """A parameter's step per unit of slope and of step size."""
     if STEPS[rule.step] == "curvature":
         return np.asarray(1.0 / accumulator)
     if STEPS[rule.step] == "adagrad":

@@ -8,7 +8,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.certificate import block_bounds, inner_product_bounds, score_range
+from models.certificate import (
+    block_bounds,
+    inner_product_bounds,
+    score_range,
+    undominated,
+)
 from models.offset import Model
 from models.types import Encoded
 
@@ -90,6 +95,18 @@ def test_many_values_fall_back_to_a_looser_bound() -> None:
     first, second = sphere.user_latent[:2500], sphere.user_latent[2500:]
     largest = np.sqrt(((first[:, None] * second[None]) ** 2).sum(axis=2).max())
     assert largest <= block_bounds(sphere)[0] <= 1.0 + 1e-6
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), values=st.integers(1, 600), overlap=st.integers(1, 4))
+def test_dropping_dominated_values_keeps_the_largest_product(
+    seed: int, values: int, overlap: int
+) -> None:
+    """The largest product of all pairs is that of the pairs which no value exceeds."""
+    rng = np.random.default_rng(seed)
+    left, right = rng.random((2, values, overlap)).round(2)
+    kept = undominated(left) @ undominated(right).T
+    assert kept.max() == (left @ right.T).max()
 
 
 def test_without_ads_the_range_is_that_of_users_alone() -> None:
