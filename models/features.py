@@ -23,7 +23,7 @@ from models.schema import (
     load_schema,
     parse_schema,
 )
-from models.types import Ad, Bytes, Encoded, FeatureValue, Int64s, Ragged
+from models.types import Ad, Blobs, Bytes, Encoded, FeatureValue, Int64s, Ragged
 
 __all__ = [
     "Encoder",
@@ -233,22 +233,25 @@ def unpack(schema: Schema, blobs: Sequence[bytes]) -> tuple[Ragged, Ragged]:
 
     Raises `FeatureValueInvalid` naming the first blob that does not fit the schema.
     """
-    users, ads = len(schema.user), len(schema.ad)
-    lengths = np.fromiter(map(len, blobs), np.int64, len(blobs))
-    _refuse(blobs, (lengths < users + ads) | ((lengths - users - ads) % 8 != 0))
-    buffer = np.frombuffer(b"".join(blobs), np.uint8)
-    starts = np.cumsum(lengths) - lengths
-    headers = starts[:, None] + np.arange(users + ads)
-    counts = buffer[headers].astype(np.int64)
-    fits = (counts > 0).all(axis=1) & (counts.sum(axis=1) * 8 + users + ads == lengths)
-    _refuse(blobs, ~fits)
-    payload = np.ones(len(buffer), np.bool_)
-    payload[headers] = False
-    ids = buffer[payload].view("<i8").astype(np.int64, copy=False)
-    return _split(ids, counts, users)
+    users, width = len(schema.user), len(schema.user) + len(schema.ad)
+    held = blobs if isinstance(blobs, Blobs) else Blobs.of(blobs)
+    _refuse(held, (held.lengths < width) | ((held.lengths - width) % 8 != 0))
+    counts = held.heads(width).astype(np.int64)
+    sizes = counts.sum(axis=1)
+    _refuse(held, (counts < 1).any(axis=1) | (sizes * 8 + width != held.lengths))
+    sides = counts[:, :users], counts[:, users:]
+    user, ad = (Ragged(*_room(side), side.shape[1]) for side in sides)
+    of_user = sides[0].sum(axis=1)
+    for rows in _alike(sizes << 32 | of_user):
+        split, size = int(of_user[rows[0]]), int(sizes[rows[0]])
+        payload = np.ascontiguousarray(held.heads(width + 8 * size, rows)[:, width:])
+        ids = payload.view("<i8")
+        _place(user, rows, ids[:, :split])
+        _place(ad, rows, ids[:, split:])
+    return user, ad
 
 
-def _refuse(blobs: Sequence[bytes], misfit: np.ndarray) -> None:
+def _refuse(blobs: Blobs, misfit: np.ndarray) -> None:
     if misfit.any():
         row = int(misfit.argmax())
         limit = "it does not fit the schema it should have been packed under"
@@ -256,13 +259,24 @@ def _refuse(blobs: Sequence[bytes], misfit: np.ndarray) -> None:
         raise FeatureValueInvalid(f"features[{row}]", blobs[row][:24].hex(), limit, remedy)
 
 
-def _split(ids: Int64s, counts: Int64s, users: int) -> tuple[Ragged, Ragged]:
-    sizes = np.column_stack((counts[:, :users].sum(axis=1), counts[:, users:].sum(axis=1)))
-    is_user = np.repeat(np.tile((True, False), len(counts)), sizes.ravel())
-    return (
-        Ragged(ids[is_user], _pointers(counts[:, :users]), users),
-        Ragged(ids[~is_user], _pointers(counts[:, users:]), counts.shape[1] - users),
-    )
+def _room(counts: Int64s) -> tuple[Int64s, Int64s]:
+    """Room for the ids of rows with these counts, and the pointers into it."""
+    pointers = _pointers(counts)
+    return np.empty(pointers[-1], np.int64), pointers
+
+
+def _alike(keys: Int64s) -> list[Int64s]:
+    """The rows of each key: rows of one shape are unpacked together."""
+    if not len(keys):
+        return []
+    order = np.argsort(keys, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)
+
+
+def _place(side: Ragged, rows: Int64s, ids: Int64s) -> None:
+    """Write the ids of `rows`, [rows, n], where the pointers say."""
+    starts = side.ptr[rows * side.features]
+    side.ids[starts[:, None] + np.arange(ids.shape[1])] = ids
 
 
 def stack(rows: Sequence[Encoded], features: int) -> Ragged:

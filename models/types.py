@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, overload
 from uuid import UUID
 
 import numpy as np
@@ -158,6 +158,62 @@ class Ragged:
         """The rows start ≤ i < stop; `ids` is a view, `ptr` is shifted to start at 0."""
         ptr = self.ptr[start * self.features : stop * self.features + 1]
         return Ragged(self.ids[ptr[0] : ptr[-1]], ptr - ptr[0], self.features)
+
+    def take(self, rows: Int64s) -> Ragged:
+        """The given rows, in that order and as often as they are named."""
+        cells = (rows[:, None] * self.features + np.arange(self.features)).ravel()
+        starts, counts = self.ptr[cells], self.ptr[cells + 1] - self.ptr[cells]
+        ptr = np.zeros(len(cells) + 1, np.int64)
+        np.cumsum(counts, out=ptr[1:])
+        places = np.repeat(starts - ptr[:-1], counts) + np.arange(ptr[-1])
+        return Ragged(self.ids[places], ptr, self.features)
+
+
+class Blobs(Sequence[bytes]):
+    """Byte strings that lie in one buffer: number i is `data[starts[i] : starts[i] + lengths[i]]`.
+
+    A sequence of `bytes`, each made when it is asked for: a million of them would take longer to
+    make than to read. `starts` and `lengths`: int64 [n].
+    """
+
+    def __init__(self, data: bytes, starts: Int64s, lengths: Int64s) -> None:
+        self.data, self.starts, self.lengths = data, starts, lengths
+
+    @classmethod
+    def of(cls, blobs: Sequence[bytes]) -> Blobs:
+        """The same byte strings, end to end."""
+        lengths = np.fromiter(map(len, blobs), np.int64, len(blobs))
+        return cls(b"".join(blobs), np.cumsum(lengths) - lengths, lengths)
+
+    def heads(self, width: int, rows: Int64s | None = None) -> Bytes:
+        """The first `width` bytes of each, or of those in `rows`: uint8 [n, width].
+
+        Each must be as long as that.
+        """
+        starts = self.starts if rows is None else self.starts[rows]
+        places = max(len(self.data) - width + 1, 0)
+        # An item of `width` bytes at every place of the buffer: taking some is one copy each.
+        windows = np.ndarray((places,), f"V{width}", self.data, strides=(1,))
+        return windows[starts].view(np.uint8).reshape(len(starts), width)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> Blobs: ...
+    def __getitem__(self, at: int | slice) -> bytes | Blobs:
+        if isinstance(at, slice):
+            return Blobs(self.data, self.starts[at], self.lengths[at])
+        start = int(self.starts[at])
+        return self.data[start : start + int(self.lengths[at])]
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to any sequence of the same byte strings."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of any list
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,19 @@ class Watcher:
         self._moved = _Moved()
         self._turn = asyncio.Lock()
         self._entered = asyncio.Event()
+        self._closing = False
+        self._announced: UUID | None = None
         self._refused: tuple[UUID, float] | None = None
+
+    async def close(self, following: asyncio.Task[None]) -> None:
+        """Stop `run`, and take this worker out of those that changes wait for."""
+        # A driver may swallow the one cancellation that it was sent, hence the flag and the loop.
+        self._closing = True
+        while not following.done():
+            following.cancel()
+            await asyncio.wait([following], timeout=1.0)
+        with suppress(StorageError):
+            await workers.leave(self._database, self._worker_id)
 
     async def run(self) -> None:
         """Follow everything until cancelled.
@@ -91,7 +103,7 @@ class Watcher:
     async def _follow(
         self, moved: asyncio.Event, every_s: float, sync: Callable[[], Awaitable[None]]
     ) -> None:
-        while True:
+        while not self._closing:
             try:
                 await sync()
                 self._reached(True)
@@ -101,7 +113,8 @@ class Watcher:
                 # A fault in one round must not end the following: it would freeze the catalog.
                 _log.exception("watcher_round_failed", round=sync.__name__)
             with suppress(TimeoutError):
-                await asyncio.wait_for(moved.wait(), every_s)
+                async with asyncio.timeout(every_s):
+                    await moved.wait()
             moved.clear()
 
     def _reached(self, answered: bool, error: StorageError | None = None) -> None:
@@ -111,7 +124,7 @@ class Watcher:
         metrics.DATABASE_REACHABLE.set(answered)
 
     async def _listen(self) -> None:
-        while True:
+        while not self._closing:
             with suppress(StorageError):
                 await self._listen_once()
             await asyncio.sleep(_LISTEN_AGAIN_S)
@@ -192,6 +205,11 @@ class Watcher:
         incumbent = self._state.bundle
         catalog = await self._catalog.changes_since(0) if incumbent is None else None
         loaded = await asyncio.to_thread(self._load, snapshot_id, incumbent, catalog)
+        if incumbent is None:
+            # Changes wait only for workers that say they serve. Said before the last look at the
+            # catalog, so that a change which did not wait is in that look.
+            self._announced = snapshot_id
+            await self._beat()
         async with self._turn:
             bundle = await self._caught_up(loaded)
             self._state.bundle = bundle
@@ -241,7 +259,7 @@ class Watcher:
     async def _beat(self) -> None:
         """Report what this worker has applied; enter it first where it is not known."""
         bundle = self._state.bundle
-        snapshot_id = None if bundle is None else bundle.snapshot_id
+        snapshot_id = self._announced if bundle is None else bundle.snapshot_id
         version = self._state.catalog_version
         if not await workers.beat(self._database, self._worker_id, version, snapshot_id):
             await self._register()
@@ -255,8 +273,3 @@ class Watcher:
                 await workers.leave(self._database, worker.worker_id)
         await workers.register(self._database, self._worker_id, host, pid)
         self._entered.set()
-
-    async def leave(self) -> None:
-        """Take this worker out of those that changes wait for; it serves nothing any more."""
-        with suppress(StorageError):
-            await workers.leave(self._database, self._worker_id)

@@ -22,7 +22,7 @@ from app.storage import audit
 from app.storage.engine import Database
 from app.storage.errors import ClusterChanged, CursorMoved
 from app.storage.tables import training_cursor
-from models.types import Float32s, Int64s
+from models.types import Blobs, Float32s, Int64s
 
 _READ_S = 600.0
 _FEW = 20_000
@@ -57,7 +57,7 @@ class Chunk:
     time_ms: Int64s
     ad_id: Int64s
     label: Float32s
-    features: list[bytes]
+    features: Blobs
     late_clicks: int
     is_cut: bool
 
@@ -258,24 +258,39 @@ async def _copy(connection: Any, start: Cursor, end: Cursor, extent: Any) -> byt
 # of fields and, for each field, an int32 length and the bytes, all big-endian. Every field here but
 # the last has a fixed length, so the places inside a row are known.
 _HEADER = 19
-_DECIDED, _DECISION, _SLOT, _AD, _CLICKED, _LENGTH, _FEATURES = 6, 18, 38, 44, 56, 57, 61
+_HEAD = np.dtype(
+    {
+        "names": ["time_us", "high", "low", "slot", "ad_id", "clicked"],
+        "formats": [">i8", ">u8", ">u8", ">i2", ">i8", "u1"],
+        "offsets": [6, 18, 26, 38, 44, 56],
+        "itemsize": 61,
+    }
+)
+_LENGTH, _FEATURES = 57, 61
 
 
-def parse(data: bytes) -> tuple[Int64s, Int64s, Float32s, list[bytes]]:
+def parse(data: bytes) -> tuple[Int64s, Int64s, Float32s, Blobs]:
     """The rows of `_IMPRESSIONS` in a binary COPY: times, ads, labels, features; in order."""
     starts, lengths = _rows(data)
-    view = np.frombuffer(data, np.uint8)
-    time_us = _column(view, starts + _DECIDED, ">i8")
-    high, low = (_column(view, starts + place, ">u8") for place in (_DECISION, _DECISION + 8))
-    order = np.lexsort((_column(view, starts + _SLOT, ">i2"), low, high, time_us))
-    starts, lengths = starts[order], lengths[order]
-    begins = starts + _FEATURES
-    features = [
-        data[a:b] for a, b in zip(begins.tolist(), (begins + lengths).tolist(), strict=True)
-    ]
-    time_ms = (time_us[order] // 1000 + _EPOCH_2000_MS).astype(np.int64)
-    ad_id = _column(view, starts + _AD, ">i8").astype(np.int64)
-    return time_ms, ad_id, view[starts + _CLICKED].astype(np.float32), features
+    rows = Blobs(data, starts, lengths).heads(_HEAD.itemsize).view(_HEAD)[:, 0]
+    keys = [rows[name] for name in ("time_us", "high", "low", "slot")]
+    if not _ascend(keys):
+        order = np.lexsort(keys[::-1])
+        rows, starts, lengths = rows[order], starts[order], lengths[order]
+    time_ms = (rows["time_us"] // 1000 + _EPOCH_2000_MS).astype(np.int64)
+    labels = rows["clicked"].astype(np.float32)
+    blobs = Blobs(data, starts + _FEATURES, lengths)
+    return time_ms, rows["ad_id"].astype(np.int64), labels, blobs
+
+
+def _ascend(keys: list[npt.NDArray[Any]]) -> bool:
+    """Whether the rows are in order already, as a large join leaves them: sorting takes longer."""
+    is_tied = np.ones(max(len(keys[0]) - 1, 0), np.bool_)
+    for key in keys:
+        if (is_tied & (key[1:] < key[:-1])).any():
+            return False
+        is_tied &= key[1:] == key[:-1]
+    return True
 
 
 def _rows(data: bytes) -> tuple[Int64s, Int64s]:
@@ -289,13 +304,6 @@ def _rows(data: bytes) -> tuple[Int64s, Int64s]:
         lengths.append(length)
         position += _FEATURES + length
     return np.array(starts, np.int64), np.array(lengths, np.int64)
-
-
-def _column(view: npt.NDArray[np.uint8], places: Int64s, kind: str) -> npt.NDArray[Any]:
-    """The values of a fixed-width field that begin at `places`."""
-    width = np.dtype(kind).itemsize
-    values: npt.NDArray[Any] = view[places[:, None] + np.arange(width)].view(kind)
-    return values[:, 0]
 
 
 def _cursor(row: Any) -> Cursor:

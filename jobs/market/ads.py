@@ -63,7 +63,8 @@ FOREVER: Final = np.iinfo(np.int64).max
 class Shape:
     """What the caller chooses: live ads at the start, the run's first ms and its days and their ms.
 
-    `click_rate` only sets the level of CPM bids, so that both kinds compete.
+    `click_rate` only sets the level of CPM bids, so that both kinds compete. `bid_spread` scales
+    the spread of log bids.
     """
 
     ads: int
@@ -71,6 +72,7 @@ class Shape:
     start_ms: int
     days: float
     day_ms: int
+    bid_spread: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ def draw_ads(random: np.random.Generator, shape: Shape) -> Ads:
     n = shape.ads + len(births)
     campaign = _hierarchy(random, n)
     m = int(campaign.max()) + 1
-    is_cpc, bid_micros = _bids(random, campaign, m, shape.click_rate)
+    is_cpc, bid_micros = _bids(random, campaign, m, shape)
     small = np.bincount(campaign) <= _SMALL_CAMPAIGN
     targetings = [draw_targeting(random, may_reach_all=bool(is_small)) for is_small in small]
     targetings[campaign[0]] = Targeting()  # with its endless flight: no request finds no ad
@@ -205,15 +207,16 @@ def _categories(random: np.random.Generator, campaign: Int64s, campaigns: int) -
 
 
 def _bids(
-    random: np.random.Generator, campaign: Int64s, campaigns: int, click_rate: float
+    random: np.random.Generator, campaign: Int64s, campaigns: int, shape: Shape
 ) -> tuple[Bools, Int64s]:
     """Kind and bid of each ad: log-normal by campaign, siblings close to each other."""
     is_cpc = (random.random(campaigns) < CPC_SHARE)[campaign]
     sd = np.where(is_cpc, CPC_SD, CPM_SD)
     noise = _bounded_normal(random, campaigns)[campaign] * np.sqrt(sd**2 - _SIBLING_SD**2)
     noise += random.normal(0.0, _SIBLING_SD, len(campaign))
+    noise *= shape.bid_spread
     noise[0] = -2.0  # a house ad: it is eligible everywhere and should win only where nobody bids
-    median: Float64s = np.where(is_cpc, 1.0, 1000 * click_rate) * MEDIAN_CPC_MICROS
+    median: Float64s = np.where(is_cpc, 1.0, 1000 * shape.click_rate) * MEDIAN_CPC_MICROS
     return is_cpc, np.maximum(1, np.rint(median * np.exp(noise))).astype(np.int64)
 
 

@@ -27,7 +27,8 @@ class Market:
 
     `ads`: live at the start; `click_rate`: of ads shown by popularity; `days` and `day_ms`: the
     run's length, in days of so many ms (births, flights and drift scale with it); `delay_scale`:
-    click delays as a multiple of those of conversions in public logs (median 198 s).
+    click delays as a multiple of those of conversions in public logs (median 198 s); `bid_spread`:
+    the spread of log bids as a multiple of that of public logs (1.20 for CPC, 1.39 for CPM).
 
     Ads have the ids 1 … `size`; those born during the run come last, in time order. Arrays over
     all ads have ad id i in row i − 1. Raises `ValueError` for arguments out of range.
@@ -43,10 +44,11 @@ class Market:
         days: float = 10.0,
         day_ms: int = DAY_MS,
         delay_scale: float = 0.01,
+        bid_spread: float = 1.0,
         spreads: Spreads | None = None,
     ) -> None:
         _check(ads, click_rate, days, day_ms, delay_scale)
-        self.shape = Shape(ads, click_rate, start_ms, days, day_ms)
+        self.shape = Shape(ads, click_rate, start_ms, days, day_ms, bid_spread)
         self.seed, self.delay_scale = seed, delay_scale
         self.spreads = spreads or Spreads()
         streams = iter(np.random.default_rng(seed).spawn(3))

@@ -21,6 +21,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "models.index": ("models", "numpy", "faiss"),
     "models.kernels": ("models", "numpy"),
     "models.kernels.compiled": ("models", "numpy", "numba", "llvmlite"),
+    "models.kernels.lookup": ("models", "numpy", "numba"),
     # The database's only neighbour.
     "app.storage": (
         *("app.ids", "app.settings"),
@@ -62,7 +63,10 @@ RULES: dict[str, tuple[str, ...]] = {
     "jobs.logfile": ("models", "numpy", "duckdb"),
     "jobs.replay": ("jobs", "models", "numpy", "msgspec", "rich"),
     "jobs.market": ("models", "app.storage", "app.settings", "numpy", "msgspec", "httpx", "rich"),
-    "jobs.bench": ("jobs", "models", "app", "numpy", "msgspec", "httpx", "rich", "uvicorn"),
+    "jobs.bench": (
+        *("jobs", "models", "app", "numpy", "msgspec", "httpx", "rich"),
+        *("fastapi", "uvicorn", "structlog", "prometheus_client"),
+    ),
 }
 
 # A model that reads the clock or draws its own randomness cannot be repeated.

@@ -1,0 +1,168 @@
+"""Ads, campaigns and advertisers between their documents (HTTP, NDJSON) and the catalog's rows."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import UNSET
+
+from app.api.body import refuse
+from app.api.moments import milliseconds, moment_or_none
+from app.api.schemas import (
+    AdBody,
+    AdvertiserBody,
+    AdvertiserView,
+    AdView,
+    CampaignBody,
+    CampaignView,
+    FlightBody,
+    TargetingBody,
+)
+from models.errors import FeatureUnknown, FeatureValueInvalid
+from models.features import Encoder, Schema
+from models.targeting import parse_targeting, render_targeting
+from models.types import (
+    MAX_ID,
+    Ad,
+    Advertiser,
+    Campaign,
+    FeatureValue,
+    Targeting,
+)
+
+_DERIVED = ("creative", "campaign", "advertiser")
+
+
+def ad_of(body: AdBody, encoder: Encoder, ad_id: int | None = None) -> Ad:
+    """The ad of a document, checked against the feature schema.
+
+    `ad_id`: the id that the address names. The advertiser follows from the campaign when the ad is
+    stored. Raises `BodyInvalid`, `FeatureUnknown` and `FeatureValueInvalid` with the field's path.
+    """
+    _check_features(body.features, encoder)
+    _check_creative(body)
+    start, end = _flight(body.flight)
+    return Ad(
+        id=identity(body.id, ad_id),
+        campaign_id=body.campaign_id,
+        advertiser_id=0,
+        bid_micros=body.bid_micros,
+        bid_type=body.bid_type,
+        state=body.state,
+        features=body.features,
+        targeting=_targeting(body.targeting, encoder.schema),
+        flight_start_ms=start,
+        flight_end_ms=end,
+        creative=body.creative,
+    )
+
+
+def campaign_of(body: CampaignBody, campaign_id: int | None = None) -> Campaign:
+    """The campaign of a document. Raises `BodyInvalid`."""
+    return Campaign(identity(body.id, campaign_id), body.advertiser_id, body.state, body.name)
+
+
+def advertiser_of(body: AdvertiserBody, advertiser_id: int | None = None) -> Advertiser:
+    """The advertiser of a document. Raises `BodyInvalid`."""
+    return Advertiser(identity(body.id, advertiser_id), body.state, body.name)
+
+
+def identity(given: object, named: int | None) -> int:
+    """The id that the address names, or the document's; they may not differ."""
+    if named is None:
+        if not isinstance(given, int):
+            raise refuse("id", None, f"an integer from 1 to {MAX_ID}", "Add the id.")
+        return given
+    if given is not UNSET and given != named:
+        raise refuse(
+            "id", given, f"the address names {named}", "Leave the id out, or make them equal."
+        )
+    return named
+
+
+def ad_view(ad: Ad) -> AdView:
+    """The document of an ad."""
+    return AdView(
+        id=ad.id,
+        campaign_id=ad.campaign_id,
+        advertiser_id=ad.advertiser_id,
+        state=ad.state,
+        bid_type=ad.bid_type,
+        bid_micros=ad.bid_micros,
+        features=dict(ad.features),
+        targeting=msgspec.convert(render_targeting(ad.targeting), TargetingBody),
+        flight=FlightBody(
+            start=moment_or_none(ad.flight_start_ms), end=moment_or_none(ad.flight_end_ms)
+        ),
+        creative=dict(ad.creative),
+        version=ad.version,
+    )
+
+
+def campaign_view(campaign: Campaign) -> CampaignView:
+    """The document of a campaign."""
+    return CampaignView(
+        id=campaign.id,
+        advertiser_id=campaign.advertiser_id,
+        state=campaign.state,
+        name=campaign.name,
+        version=campaign.version,
+    )
+
+
+def advertiser_view(advertiser: Advertiser) -> AdvertiserView:
+    """The document of an advertiser."""
+    return AdvertiserView(
+        id=advertiser.id,
+        state=advertiser.state,
+        name=advertiser.name,
+        version=advertiser.version,
+    )
+
+
+def _check_features(features: dict[str, FeatureValue], encoder: Encoder) -> None:
+    for name, value in features.items():
+        place = f"features.{name}"
+        if name in _DERIVED:
+            remedy = "Leave it out."
+            raise refuse(place, value, "this feature comes from the ad's ids", remedy)
+        _check_storable(place, value)
+        try:
+            encoder.encode_ad({name: value})
+        except (FeatureUnknown, FeatureValueInvalid) as error:
+            raise type(error)(place, error.value, error.limit, error.remedy) from error
+
+
+def _check_storable(place: str, value: FeatureValue) -> None:
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, str) and "\0" in item:
+            limit = "the database cannot store the character NUL"
+            raise refuse(place, item, limit, "Remove it.")
+
+
+def _check_creative(body: AdBody) -> None:
+    # A javascript: address in a landing page would run in the publisher's page.
+    for name, text in body.creative.items():
+        if name.endswith("_url") and not text.startswith(("https://", "http://")):
+            place = f"creative.{name}"
+            raise refuse(place, text, "it must start with https:// or http://", "Mend the address.")
+
+
+def _flight(flight: FlightBody) -> tuple[int | None, int | None]:
+    start, end = milliseconds(flight.start), milliseconds(flight.end)
+    if start is not None and end is not None and start >= end:
+        raise refuse("flight.end", str(flight.end), "it must be after the start", "Move the end.")
+    return start, end
+
+
+def _targeting(body: TargetingBody, schema: Schema) -> Targeting:
+    targeting = parse_targeting(msgspec.to_builtins(body))
+    known = {feature.full_name for feature in schema.user}
+    for group in ("all", "any", "none"):
+        for index, clause in enumerate(getattr(targeting, group)):
+            where = f"targeting.{group}[{index}].{clause.feature}"
+            _check_storable(where, list(clause.values or ()))
+            if clause.feature not in known:
+                limit = f"the user features are {', '.join(sorted(known))}"
+                remedy = "Correct the name or drop the clause."
+                raise FeatureUnknown(where, clause.feature, limit, remedy)
+    return targeting

@@ -1,0 +1,120 @@
+"""`/v1/ads`: the ads of the catalog."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Request, Response
+from msgspec import UNSET
+
+from app.api import body
+from app.api.acknowledgement import acknowledged
+from app.api.ad_document import ad_of, ad_view
+from app.api.authentication import Actor, needs
+from app.api.lists import Cursor, IdInPath, IdInQuery, Limit, after_id, page
+from app.api.openapi import operation
+from app.api.schemas import AdBody, AdChange, AdList, AdPatch, AdView
+from app.api.services import Services, services_of
+from models.types import Ad, State
+
+router = APIRouter(prefix="/v1/ads", tags=["catalog"], dependencies=[Depends(needs("admin"))])
+_put = msgspec.json.Decoder(AdBody)
+_patch = msgspec.json.Decoder(AdPatch)
+_CHANGED = {200: AdChange, 202: AdChange}
+_EXAMPLE: dict[str, Any] = {
+    "campaign_id": 7,
+    "state": "active",
+    "bid_type": "cpc",
+    "bid_micros": 350_000,
+    "features": {"category": ["shoes", "running"], "format": "card"},
+    "targeting": {"all": [{"user.geo": ["us", "ca"]}, {"user.hour": {"min": 8, "max": 22}}]},
+    "flight": {"start": "2026-11-22T00:00:00Z", "end": None},
+    "creative": {"title": "Run", "landing_url": "https://example.com/run"},
+}
+
+
+@router.put(
+    "/{ad_id}",
+    **operation(
+        summary="Create or replace an ad",
+        scope="admin",
+        body=AdBody,
+        answers=_CHANGED,
+        faults=(409,),
+        example=_EXAMPLE,
+    ),
+)
+async def put(request: Request, ad_id: IdInPath, actor: Actor) -> Response:
+    """200 once every live worker has the change; 202 with those not heard from in time."""
+    services = services_of(request)
+    given = await body.read(request, _put, services.settings.max_body_bytes)
+    ad = ad_of(given, services.encoder, ad_id)
+    return await _changed(services, await services.catalog.put_ad(ad, actor))
+
+
+@router.patch(
+    "/{ad_id}",
+    **operation(
+        summary="Change an ad's state or bid",
+        scope="admin",
+        body=AdPatch,
+        answers=_CHANGED,
+        faults=(404, 409),
+        example={"state": "paused"},
+    ),
+)
+async def patch(request: Request, ad_id: IdInPath, actor: Actor) -> Response:
+    """A pause holds on the next request of every acknowledged worker. `retired` is final."""
+    services = services_of(request)
+    given = await body.read(request, _patch, services.settings.max_body_bytes)
+    if given.state is UNSET and given.bid_micros is UNSET:
+        raise body.refuse("body", None, "it has neither state nor bid_micros", "Add one of them.")
+    ad = await services.catalog.patch_ad(
+        ad_id,
+        actor,
+        state=None if given.state is UNSET else given.state,
+        bid_micros=None if given.bid_micros is UNSET else given.bid_micros,
+    )
+    return await _changed(services, ad)
+
+
+@router.get("", **operation(summary="List ads", scope="admin", answers={200: AdList}))
+async def list_(
+    request: Request,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    state: State | None = None,
+    campaign_id: IdInQuery = None,
+    advertiser_id: IdInQuery = None,
+) -> Response:
+    """Ads by ascending id, one page."""
+    found = await services_of(request).catalog.list_ads(
+        limit + 1,
+        after_id(cursor),
+        state=state,
+        campaign_id=campaign_id,
+        advertiser_id=advertiser_id,
+    )
+    kept, following = page(found, limit)
+    return body.answer(AdList(items=[ad_view(ad) for ad in kept], next_cursor=following))
+
+
+@router.get(
+    "/{ad_id}",
+    **operation(summary="Read an ad", scope="admin", answers={200: AdView}, faults=(404,)),
+)
+async def get(request: Request, ad_id: IdInPath) -> Response:
+    """One ad."""
+    return body.answer(ad_view(await services_of(request).catalog.get_ad(ad_id)))
+
+
+async def _changed(services: Services, ad: Ad) -> Response:
+    held = await acknowledged(services, ad.version)
+    change = AdChange(
+        ad=ad_view(ad),
+        catalog_version=held.version,
+        acknowledged=held.acknowledged,
+        pending=held.pending,
+    )
+    return body.answer(change, held.status)

@@ -1,0 +1,74 @@
+"""API keys: who calls, and whether the call is in the key's scopes.
+
+Keys are random, so a plain SHA-256 protects them. They are checked against the worker's own copy
+of the hashes, which the watcher refreshes, so a call is served while the database is away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.api.services import Services, services_of
+from app.errors import NotReady, ScopeMissing, Unauthenticated
+from app.serving.state import KeyHolder, Scope
+
+_PREFIX = "adscent_"
+_HOW = "send Authorization: Bearer adscent_…; `adscent keys create` makes a key"
+
+
+def admit(request: Request, scope: Scope | None) -> Services:
+    """Check the key of a request; `None` takes a key of any scope. Returns the services.
+
+    Raises `Unauthenticated`, `ScopeMissing`, and `NotReady` before the keys are first loaded.
+    """
+    services = services_of(request)
+    holder = _holder(request, services)
+    if scope is not None and scope not in holder.scopes:
+        held = ", ".join(sorted(holder.scopes)) or "none"
+        raise ScopeMissing(f"this call needs the scope {scope}; the key {holder.name!r} has {held}")
+    return services
+
+
+def actor(request: Request) -> str:
+    """The caller's name in the audit: the id of its key."""
+    return f"key:{_holder(request, services_of(request)).key_id}"
+
+
+def needs(scope: Scope | None) -> Callable[[Request], Awaitable[None]]:
+    """A dependency that admits only keys of one scope."""
+
+    async def check(request: Request) -> None:
+        admit(request, scope)
+
+    return check
+
+
+Actor = Annotated[str, Depends(actor)]
+
+
+def _holder(request: Request, services: Services) -> KeyHolder:
+    given = _secret(request)
+    # Looked up by the hash of the secret, so the time of the look-up tells nothing about a key.
+    digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
+    holder = services.state.keys.get(digest)
+    if holder is not None:
+        return holder
+    if not services.state.keys_loaded:
+        raise NotReady("the API keys are not loaded yet: the database has not answered so far")
+    raise Unauthenticated(f"this API key is unknown or revoked; {_HOW}")
+
+
+def _secret(request: Request) -> str:
+    header = request.headers.get("authorization")
+    if header is None:
+        key = request.headers.get("x-api-key")
+    else:
+        scheme, _, key = header.partition(" ")
+        key = key.strip() if scheme.lower() == "bearer" else None
+    if not key or not key.startswith(_PREFIX):
+        raise Unauthenticated(f"no API key was sent; {_HOW}")
+    return key

@@ -1,0 +1,134 @@
+"""Bodies in and out: bounded, strict JSON, with errors that name the field, value and limit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+from fastapi import Request, Response
+
+from app.errors import BodyInvalid, BodyTooLarge, ContentTypeWrong, FieldError, shown
+
+_T = TypeVar("_T")
+_encode = msgspec.json.Encoder().encode
+_PLACE = re.compile(r"^(?P<limit>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_REMEDIES = (
+    ("missing required field", "Add this field."),
+    ("unknown field", "Remove this field or correct its name."),
+    ("JSON is malformed", "Send one valid JSON object in UTF-8."),
+    ("truncated", "Send one valid JSON object in UTF-8."),
+)
+
+
+def answer(content: object, status: int = 200) -> Response:
+    """An answer in JSON."""
+    return Response(_encode(content), status, media_type="application/json")
+
+
+async def read(
+    request: Request, decoder: msgspec.json.Decoder[_T], limit: int, *, optional: bool = False
+) -> _T:
+    """Read and decode a body of at most `limit` bytes; an `optional` one may be left out for `{}`.
+
+    Raises `ContentTypeWrong`, `BodyTooLarge` and `BodyInvalid`.
+    """
+    body = await _collect(request, limit)
+    if optional and not body:
+        return decoder.decode(b"{}")
+    _check_type(request)
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _explained(error, body, decoder.type) from error
+
+
+def refuse(field: str, value: object, limit: str, remedy: str) -> BodyInvalid:
+    """The fault of one field."""
+    fault = FieldError(field=field, value=shown(value), limit=limit, remedy=remedy)
+    return BodyInvalid(f"{field}: {limit}. {remedy}", [fault])
+
+
+def explain(error: Exception, body: bytes, kind: type) -> FieldError:
+    """Name the field, value, limit and remedy of a body that msgspec refused."""
+    match = _PLACE.match(str(error))
+    parts: Mapping[str, Any] = match.groupdict() if match else {"limit": str(error), "path": ""}
+    limit = str(parts["limit"]).replace("`", "")
+    field, value = _locate(parts.get("path") or "", body, kind)
+    name = re.search(r"field `([^`]*)`", str(error))
+    if name is not None:
+        field, value = f"{field}.{name[1]}".lstrip("."), None
+    if parts.get("key"):
+        value = None
+    remedy = next((text for mark, text in _REMEDIES if mark in str(error)), "Correct this value.")
+    return FieldError(field=field or "body", value=shown(value), limit=limit, remedy=remedy)
+
+
+def _check_type(request: Request) -> None:
+    declared = request.headers.get("content-type", "")
+    if declared == "application/json":
+        return
+    if declared.partition(";")[0].strip().lower() != "application/json":
+        raise ContentTypeWrong(
+            f"the body is declared as {shown(declared)!r}; send Content-Type: application/json"
+        )
+
+
+async def _collect(request: Request, limit: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    fault = FieldError(
+        field="body", value=None, limit=f"at most {limit} bytes", remedy="Send smaller batches."
+    )
+    return BodyTooLarge(f"the body is longer than {limit} bytes; send smaller batches", [fault])
+
+
+def _explained(error: Exception, body: bytes, kind: type) -> BodyInvalid:
+    if isinstance(error, RecursionError):
+        return refuse("body", None, "it is nested too deeply", "Send flat values and lists.")
+    fault = explain(error, body, kind)
+    return BodyInvalid(f"{fault.field}: {fault.limit}", [fault])
+
+
+def _locate(path: str, body: bytes, kind: type) -> tuple[str, object]:
+    """The readable name of a msgspec path and the value found there, if the body can be read."""
+    try:
+        place: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return path.lstrip("."), None
+    named = ""
+    for step in _STEP.finditer(path):
+        key, index = step.groups()
+        if index == "...":
+            key, index = _offender(place, kind, named.lstrip(".")), None
+        try:
+            place = place[int(index)] if index else place[key]
+        except (KeyError, IndexError, TypeError):
+            return path.lstrip("."), None
+        named += f"[{index}]" if index else f".{key}"
+    return named.lstrip("."), place
+
+
+def _offender(mapping: dict[str, Any], kind: type, field: str) -> str:
+    """The key of the first value that its map refuses; msgspec names the map but not the key."""
+    expected = get_type_hints(kind, include_extras=True).get(field)
+    for key, value in mapping.items() if expected else ():
+        try:
+            msgspec.convert({key: value}, expected)
+        except msgspec.ValidationError:
+            return key
+    return next(iter(mapping))

@@ -1,0 +1,63 @@
+"""`POST /v1/decisions`: the ads for the slots of one page, ranked and priced."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from app import metrics
+from app.api import body
+from app.api.authentication import admit
+from app.api.openapi import operation
+from app.api.schemas import DecisionRequest
+from app.api.services import bundle_of
+from app.errors import NotReady
+from app.ids import uuid7
+from app.serving import pipeline
+from app.serving.state import WorkerState
+from app.serving.tokens import Tokens
+
+router = APIRouter(tags=["serving"])
+_decoder = msgspec.json.Decoder(DecisionRequest)
+_BY_CERTIFICATE = {is_: metrics.DECISIONS.labels(str(is_).lower()) for is_ in (True, False)}
+_EXAMPLE = {
+    "user": {"geo": "us", "hour": 20},
+    "slots": 3,
+    "placement": "home",
+    "exclude": [42],
+    "floor_micros": 100_000,
+}
+
+
+@router.post(
+    "/v1/decisions",
+    **operation(
+        summary="Choose ads",
+        scope="score",
+        body=DecisionRequest,
+        answers={200: pipeline.Decision},
+        example=_EXAMPLE,
+    ),
+)
+async def decide(request: Request) -> Response:
+    """Rank the eligible ads by expected revenue; each carries the token of its events."""
+    services = admit(request, "score")
+    asked = await body.read(request, _decoder, services.settings.max_body_bytes)
+    bundle, tokens = bundle_of(services.state), _tokens_of(services.state)
+    query = pipeline.DecisionQuery(
+        asked.user, asked.slots, asked.placement, asked.exclude, asked.floor_micros
+    )
+    now_ms = time.time_ns() // 1_000_000
+    decision = pipeline.decide(bundle, query, now_ms, uuid7(now_ms), tokens)
+    services.state.recorded.append(query)
+    _BY_CERTIFICATE[decision.certified].inc()
+    metrics.DECIDED_ADS.inc(len(decision.ads))
+    return body.answer(decision)
+
+
+def _tokens_of(state: WorkerState) -> Tokens:
+    if state.tokens is None:
+        raise NotReady("the token keys are not loaded yet: the database has not answered so far")
+    return state.tokens

@@ -1,0 +1,64 @@
+"""Pages of lists: a limit and an opaque cursor."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+from fastapi import Path, Query
+
+from app.api.body import refuse
+from models.types import MAX_ID
+
+_T = TypeVar("_T")
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="Most items of one page")]
+Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of a page before")]
+IdInPath = Annotated[int, Path(ge=1, le=MAX_ID)]
+IdInQuery = Annotated[int | None, Query(ge=1, le=MAX_ID)]
+
+
+def after_id(cursor: str | None) -> int | None:
+    """The id after which the page starts. Raises `BodyInvalid` for a cursor not made here."""
+    text = _opened(cursor)
+    if text is None:
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_ID:
+        raise _foreign(cursor)
+    return int(text)
+
+
+def after_uuid(cursor: str | None) -> UUID | None:
+    """The UUID after which the page starts. Raises `BodyInvalid` for a cursor not made here."""
+    text = _opened(cursor)
+    try:
+        return None if text is None else UUID(text)
+    except ValueError as error:
+        raise _foreign(cursor) from error
+
+
+def page(found: Sequence[_T], limit: int, key: str = "id") -> tuple[Sequence[_T], str | None]:
+    """Cut `limit + 1` found rows to a page and the cursor of the next one, if there is one."""
+    if len(found) <= limit:
+        return found, None
+    kept = found[:limit]
+    last = str(getattr(kept[-1], key))
+    return kept, base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+def _opened(cursor: str | None) -> str | None:
+    if cursor is None:
+        return None
+    try:
+        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError) as error:
+        raise _foreign(cursor) from error
+
+
+def _foreign(cursor: str | None) -> Exception:
+    remedy = "Pass next_cursor unchanged, or leave it out for the first page."
+    return refuse("query.cursor", cursor, "it is not a cursor of this list", remedy)

@@ -1,0 +1,105 @@
+"""The OpenAPI document: made from the very types that requests are decoded with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.api import schemas
+from app.errors import PROBLEM_TYPE, Problem
+from app.serving.pipeline import Decision
+from app.serving.state import Scope
+
+_REF = "#/components/schemas/{name}"
+_TITLES = {
+    401: "No API key, or one that is unknown or revoked",
+    403: "The key lacks the scope",
+    404: "Not found",
+    409: "The change contradicts what is stored",
+    413: "The body is too large",
+    415: "The body is not declared as JSON",
+    422: "A value is not valid; `errors` names the field, the value, the limit and the remedy",
+    503: "Not ready, or the database is away; Retry-After says when to come back",
+}
+
+
+def operation(
+    *,
+    summary: str,
+    scope: Scope | None,
+    answers: Mapping[int, type],
+    body: type | None = None,
+    example: object = None,
+    faults: tuple[int, ...] = (),
+    body_required: bool = True,
+) -> dict[str, Any]:
+    """The arguments that describe one call to a router's decorator.
+
+    `answers`: the type of each success; `faults`: statuses beyond those that every call with a key,
+    parameters or a body has.
+    """
+    codes = {401, 403, 422, 503, *faults, *((413, 415) if body else ())}
+    responses: dict[int | str, dict[str, Any]] = {
+        code: _content(kind, "application/json") for code, kind in answers.items()
+    }
+    responses |= {code: _fault(code) for code in sorted(codes)}
+    extra: dict[str, Any] = {"security": [{"key": []}], "x-scope": scope or "any"}
+    if body is not None:
+        content: dict[str, Any] = {"schema": _reference(body), "example": example}
+        extra["requestBody"] = {
+            "required": body_required,
+            "content": {"application/json": content},
+        }
+    described = f"Needs a key with the scope `{scope}`." if scope else "Needs any key."
+    return {
+        "summary": summary,
+        "description": described,
+        "responses": responses,
+        "openapi_extra": extra,
+        "status_code": min(answers),
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Make `app.openapi()` include the types' schemas and the ways to send a key."""
+    document: dict[str, Any] = {}
+
+    def build() -> dict[str, Any]:
+        if not document:
+            document.update(_document(app))
+        return document
+
+    app.openapi = build  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    parts = document.setdefault("components", {})
+    kinds = [
+        kind
+        for kind in vars(schemas).values()
+        if isinstance(kind, type) and issubclass(kind, schemas.Body | schemas.Answer)
+    ]
+    _, components = msgspec.json.schema_components([*kinds, Decision, Problem], ref_template=_REF)
+    parts["schemas"] = {**parts.get("schemas", {}), **components}
+    parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    return document
+
+
+def _content(kind: type, media: str) -> dict[str, Any]:
+    described = (kind.__doc__ or "").partition("\n")[0]
+    return {"description": described, "content": {media: {"schema": _reference(kind)}}}
+
+
+def _fault(code: int) -> dict[str, Any]:
+    return {**_content(Problem, PROBLEM_TYPE), "description": _TITLES[code]}
+
+
+def _reference(kind: type) -> dict[str, str]:
+    return {"$ref": _REF.format(name=kind.__name__)}

@@ -1,0 +1,361 @@
+"""The bodies of requests and answers, with every bound; the OpenAPI document is made from these.
+
+Strict: an unknown key is an error, and neither `true` nor `1.0` nor `"1"` passes for an integer.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from app.serving.pipeline import ScoredAd
+from app.storage.job_runs import RunState
+from models.types import MAX_ID, BidType, EventType, State
+
+Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
+Micros = Annotated[int, Meta(ge=0, le=MAX_ID)]
+BidMicros = Annotated[int, Meta(ge=1, le=10**12)]
+FeatureName = Annotated[str, Meta(min_length=1, max_length=64)]
+FeatureText = Annotated[str, Meta(max_length=256)]
+Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+FeatureScalar = FeatureText | Whole | float | bool
+FeatureScalars = Annotated[list[FeatureScalar], Meta(max_length=255)]
+Features = Annotated[dict[FeatureName, FeatureScalar | FeatureScalars | None], Meta(max_length=64)]
+Placement = Annotated[str, Meta(max_length=32, pattern=r"^[A-Za-z0-9_.:/-]*$")]
+
+# PostgreSQL's text and JSON cannot hold the character NUL, so what it stores must not.
+_STORABLE = r"^[^\x00]*$"
+Name = Annotated[str, Meta(max_length=200, pattern=_STORABLE)]
+StoredName = Annotated[str, Meta(min_length=1, max_length=64, pattern=_STORABLE)]
+# A pattern on a text that stands in a union with a list corrupts memory in msgspec 0.22: the values
+# of features are looked through for NUL in `app.api.ad_document` instead.
+StoredFeatures = Annotated[
+    dict[StoredName, FeatureScalar | FeatureScalars | None], Meta(max_length=64)
+]
+CreativeText = Annotated[str, Meta(max_length=2048, pattern=_STORABLE)]
+Moment = Annotated[datetime, Meta(tz=True)]
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request body."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of an answer."""
+
+
+class ScoreRequest(Body, frozen=True):
+    """Score these ads for one user."""
+
+    user: Features
+    ad_ids: Annotated[list[Id], Meta(min_length=1, max_length=1000)]
+
+
+class ScoreAnswer(Answer, frozen=True):
+    """Scores by one snapshot and one version of the catalog."""
+
+    snapshot_id: UUID
+    catalog_version: int
+    ads: list[ScoredAd]
+
+
+class DecisionRequest(Body, frozen=True):
+    """Choose ads for the slots of one page."""
+
+    user: Features
+    slots: Annotated[int, Meta(ge=1, le=50)]
+    placement: Placement = ""
+    exclude: Annotated[list[Id], Meta(max_length=1000)] = []
+    floor_micros: Micros = 0
+
+
+class EventBody(Body, frozen=True):
+    """One event of a decided ad; its time is the server's receipt."""
+
+    type: EventType
+    token: str
+
+
+class EventsRequest(Body, frozen=True):
+    """Events to store; the answer comes once they are durable."""
+
+    events: Annotated[list[EventBody], Meta(min_length=1, max_length=1000)]
+
+
+class RejectedEvent(Answer, frozen=True):
+    """An event that was not stored: its position in the request and why."""
+
+    index: int
+    reason: Literal["malformed", "unknown_key", "forged", "expired", "too_old"]
+
+
+class EventsAnswer(Answer, frozen=True):
+    """What became of the events."""
+
+    accepted: int
+    duplicate: int
+    rejected: list[RejectedEvent]
+
+
+class Range(Body, frozen=True, omit_defaults=True):
+    """A range of a numeric feature, both ends inclusive; leave one out for an open end."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+TargetingClause = Annotated[
+    dict[StoredName, Annotated[list[FeatureScalar], Meta(min_length=1, max_length=1000)] | Range],
+    Meta(min_length=1, max_length=1),
+]
+TargetingClauses = Annotated[list[TargetingClause], Meta(max_length=32)]
+
+
+class TargetingBody(Body, frozen=True, omit_defaults=True):
+    """Every clause of `all`, at least one of `any` (if there are some), no clause of `none`."""
+
+    all: TargetingClauses = []
+    any: TargetingClauses = []
+    none: TargetingClauses = []
+
+
+class FlightBody(Body, frozen=True):
+    """When the ad may serve: start inclusive, end exclusive."""
+
+    start: Moment | None = None
+    end: Moment | None = None
+
+
+class AdBody(Body, frozen=True):
+    """An ad as its owner gives it; `id` may be left out where the address names it."""
+
+    campaign_id: Id
+    bid_micros: BidMicros
+    id: Id | UnsetType = UNSET
+    state: State = "active"
+    bid_type: BidType = "cpc"
+    features: StoredFeatures = {}
+    targeting: TargetingBody = TargetingBody()
+    flight: FlightBody = FlightBody()
+    creative: Annotated[dict[StoredName, CreativeText], Meta(max_length=16)] = {}
+
+
+class AdPatch(Body, frozen=True):
+    """A change of state, of bid, or of both."""
+
+    state: State | UnsetType = UNSET
+    bid_micros: BidMicros | UnsetType = UNSET
+
+
+class CampaignBody(Body, frozen=True):
+    """A campaign as its owner gives it."""
+
+    advertiser_id: Id
+    id: Id | UnsetType = UNSET
+    state: State = "active"
+    name: Name = ""
+
+
+class AdvertiserBody(Body, frozen=True):
+    """An advertiser as its owner gives it."""
+
+    id: Id | UnsetType = UNSET
+    state: State = "active"
+    name: Name = ""
+
+
+class StatePatch(Body, frozen=True):
+    """A change of state."""
+
+    state: State
+
+
+class RetrainRequest(Body, frozen=True):
+    """Train now. Radii may only be tightened; the step size may be anything."""
+
+    step_size: Annotated[float, Meta(gt=0, le=1e12)] | UnsetType = UNSET
+    user_radius: Annotated[float, Meta(gt=0)] | UnsetType = UNSET
+    ad_radius: Annotated[float, Meta(gt=0)] | UnsetType = UNSET
+
+
+class PromoteRequest(Body, frozen=True):
+    """A pinned snapshot stays until the next promotion or rollback."""
+
+    pin: bool = False
+
+
+class CheckView(Answer, frozen=True):
+    """One of the gate's checks: what was measured, its limit, whether it passed, and why not."""
+
+    name: str
+    value: float | None
+    limit: float | None
+    passed: bool
+    reason: str
+
+
+class VerdictView(Answer, frozen=True):
+    """The gate's answer; `reasons` are those of the checks that failed."""
+
+    result: Literal["accepted", "repaired", "refused"]
+    reasons: list[str]
+    checks: list[CheckView]
+
+
+class SnapshotView(Answer, frozen=True):
+    """A trained snapshot. `expired_at`: since when its files are given up."""
+
+    id: UUID
+    parent_id: UUID | None
+    created_at: datetime
+    first_event_at: datetime | None
+    last_event_at: datetime | None
+    expired_at: datetime | None
+    is_serving: bool
+    is_pinned: bool
+    schema_hash: str
+    verdict: VerdictView
+    metrics: dict[str, float | None]
+
+
+class SnapshotList(Answer, frozen=True):
+    """One page of snapshots, the newest first."""
+
+    items: list[SnapshotView]
+    next_cursor: str | None
+
+
+class ServingView(Answer, frozen=True):
+    """What is served, and from which snapshot the next training starts (`head_id`).
+
+    While `is_pinned`, newly trained snapshots are recorded but not served.
+    """
+
+    snapshot_id: UUID
+    head_id: UUID
+    is_pinned: bool
+
+
+class RunView(Answer, frozen=True):
+    """One training run; `snapshot_id` is what it made."""
+
+    id: UUID
+    state: RunState
+    actor: str
+    overrides: dict[str, float]
+    snapshot_id: UUID | None
+    events: int
+    reasons: list[str]
+    requested_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class RunList(Answer, frozen=True):
+    """One page of training runs, the newest first."""
+
+    items: list[RunView]
+    next_cursor: str | None
+
+
+class AdView(Answer, frozen=True):
+    """An ad as the catalog holds it."""
+
+    id: int
+    campaign_id: int
+    advertiser_id: int
+    state: State
+    bid_type: BidType
+    bid_micros: int
+    features: dict[str, str | int | float | bool | list[str | int | float | bool] | None]
+    targeting: TargetingBody
+    flight: FlightBody
+    creative: dict[str, str]
+    version: int
+
+
+class CampaignView(Answer, frozen=True):
+    """A campaign as the catalog holds it."""
+
+    id: int
+    advertiser_id: int
+    state: State
+    name: str
+    version: int
+
+
+class AdvertiserView(Answer, frozen=True):
+    """An advertiser as the catalog holds it."""
+
+    id: int
+    state: State
+    name: str
+    version: int
+
+
+class AdChange(Answer, frozen=True):
+    """A committed change: it holds on every worker of `acknowledged`, not yet on `pending`."""
+
+    ad: AdView
+    catalog_version: int
+    acknowledged: list[str]
+    pending: list[str]
+
+
+class CampaignChange(Answer, frozen=True):
+    """A committed change: it holds on every worker of `acknowledged`, not yet on `pending`."""
+
+    campaign: CampaignView
+    catalog_version: int
+    acknowledged: list[str]
+    pending: list[str]
+
+
+class AdvertiserChange(Answer, frozen=True):
+    """A committed change: it holds on every worker of `acknowledged`, not yet on `pending`."""
+
+    advertiser: AdvertiserView
+    catalog_version: int
+    acknowledged: list[str]
+    pending: list[str]
+
+
+class AdList(Answer, frozen=True):
+    """One page of ads."""
+
+    items: list[AdView]
+    next_cursor: str | None
+
+
+class CampaignList(Answer, frozen=True):
+    """One page of campaigns."""
+
+    items: list[CampaignView]
+    next_cursor: str | None
+
+
+class AdvertiserList(Answer, frozen=True):
+    """One page of advertisers."""
+
+    items: list[AdvertiserView]
+    next_cursor: str | None
+
+
+class Alive(Answer, frozen=True):
+    """The process runs."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(Answer, frozen=True):
+    """Whether this worker decides, and what is wrong if something is."""
+
+    status: Literal["ready", "degraded", "starting"]
+    database: Literal["reachable", "unreachable"]
+    snapshot_id: UUID | None
+    catalog_version: int | None
+    reasons: list[str]

@@ -1,0 +1,286 @@
+"""The command line: parses, calls and prints. What a command does is in `app.commands` and `jobs`.
+
+Commands are imported when called, so that `--help` is quick and OMP_NUM_THREADS is set before
+FAISS reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app import settings
+from app.commands.errors import CommandError
+from app.database_url import DatabaseMissing
+from app.settings import SettingInvalid, Settings
+from app.storage.errors import StorageError
+from models.errors import ModelError
+
+_KNOWN = (SettingInvalid, DatabaseMissing, CommandError, StorageError, ModelError, OSError)
+
+
+class _Scope(StrEnum):
+    """What an API key is good for."""
+
+    SCORE = "score"
+    INGEST = "ingest"
+    ADMIN = "admin"
+
+
+def _group(text: str, **options: Any) -> typer.Typer:
+    return typer.Typer(
+        help=text,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        **options,
+    )
+
+
+app = _group(
+    "A self-hosted ad server whose click model learns from every few minutes of traffic.\n\n"
+    "Settings come from the environment: `ADSCENT_HOME`, `ADSCENT_PORT`, … and `DATABASE_URL`;"
+    " without `DATABASE_URL` the database of `adscent db` is used.",
+    no_args_is_help=True,
+)
+_db = _group(
+    "Run the embedded PostgreSQL in the foreground, migrated, until Ctrl-C; or migrate one.\n\n"
+    "Its data is below `ADSCENT_HOME` (as root: below /var/lib/adscent).\n\n"
+    "Examples: `adscent db` · `DATABASE_URL=postgresql://… adscent db migrate`",
+    invoke_without_command=True,
+)
+_keys = _group("Make, list and revoke API keys.", no_args_is_help=True)
+_ads = _group("Load ads, campaigns and advertisers.", no_args_is_help=True)
+_bench = _group("Measure this machine, with a JSON report.", no_args_is_help=True)
+app.add_typer(_db, name="db")
+app.add_typer(_keys, name="keys")
+app.add_typer(_ads, name="ads")
+app.add_typer(_bench, name="bench")
+
+Report = Annotated[Path | None, typer.Option(help="Write the JSON report to this file.")]
+Features = Annotated[Path | None, typer.Option(help="The feature schema.", show_default=False)]
+Quick = Annotated[bool, typer.Option(help="Small sizes: whether it runs, not how fast.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seeds everything that is random.")]
+
+
+def main() -> None:
+    """Run the command of `sys.argv`; known errors are one message on standard error."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        app(prog_name="adscent")  # not the file of app.cli, when run by `python -m`
+    except _KNOWN as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(1)
+
+
+def _settings(**given: Any) -> Settings:
+    """The settings of the environment, options of the command line on top."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return replace(settings.from_environment(), **chosen)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Worker processes.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535)] = None,
+    features: Features = None,
+) -> None:
+    """Serve the HTTP API.
+
+    Prometheus metrics of all workers are on an address of their own, 127.0.0.1:9090 by default.
+
+    Examples: `adscent serve` · `adscent serve --workers 2 --port 8080`
+    """
+    from app.commands import serve as command
+
+    command.run(
+        _settings(
+            host=host, port=port, workers=workers, metrics_port=metrics_port, features=features
+        )
+    )
+
+
+@app.command()
+def jobs(features: Features = None) -> None:
+    """Retrain, keep the events' partitions, drop what is old. One leader at a time does the work.
+
+    Examples: `adscent jobs` · `ADSCENT_RETRAIN_EVERY_S=60 adscent jobs`
+    """
+    from app import logs
+    from jobs.__main__ import run
+
+    chosen = _settings(features=features)
+    logs.configure(chosen.log_level)
+    asyncio.run(run(chosen))
+
+
+@_db.callback()
+def db(context: typer.Context) -> None:
+    """Run the embedded PostgreSQL unless a command of the group was named."""
+    if context.invoked_subcommand is None:
+        from app.commands import db as command
+
+        command.run(_settings(), print)
+
+
+@_db.command("migrate")
+def migrate() -> None:
+    """Bring the database of DATABASE_URL (or the embedded one) to this version's tables.
+
+    Example: `adscent db migrate`
+    """
+    from app.commands import db as command
+
+    command.upgrade(_settings())
+    print("the database is up to date")
+
+
+@_keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is, for the audit.")],
+    scope: Annotated[list[_Scope], typer.Option(help="What it is good for; may be repeated.")],
+) -> None:
+    """Make an API key. Its secret is shown once and stored only as a hash.
+
+    Example: `adscent keys create website --scope score --scope ingest`
+    """
+    from app.commands import keys as command
+
+    key_id, secret = command.create(_settings(), name, [one.value for one in scope])
+    print(f"id      {key_id}\nsecret  {secret}\nThe secret is not shown again.")
+
+
+@_keys.command("list")
+def list_keys() -> None:
+    """List all API keys.
+
+    Example: `adscent keys list`
+    """
+    from app.commands import keys as command
+
+    table = Table("id", "name", "scopes", "created", "revoked")
+    for key in command.listed(_settings()):
+        created, revoked = command.moment(key.created_ms), command.moment(key.revoked_ms)
+        table.add_row(str(key.id), key.name, ", ".join(key.scopes), created, revoked)
+    Console().print(table)
+
+
+@_keys.command("revoke")
+def revoke_key(key_id: Annotated[UUID, typer.Argument(help="The id, see `keys list`.")]) -> None:
+    """Revoke an API key; within seconds no worker takes it any more.
+
+    Example: `adscent keys revoke 019ab…`
+    """
+    from app.commands import keys as command
+
+    command.revoke(_settings(), key_id)
+    print(f"{key_id} is revoked")
+
+
+@_ads.command("import")
+def import_ads(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, metavar="FILE.ndjson")],
+    features: Features = None,
+) -> None:
+    """Import a file, a JSON object a line: an ad, {"campaign": {…}} or {"advertiser": {…}}.
+
+    Everything is checked before anything is written; errors name the line.
+
+    Example: `adscent ads import catalog.ndjson`
+    """
+    from app.commands import ads as command
+
+    read = command.import_file(_settings(features=features), file)
+    print(
+        f"{len(read.ads)} ads, {len(read.campaigns)} campaigns,"
+        f" {len(read.advertisers)} advertisers imported"
+    )
+
+
+@app.command()
+def replay(
+    log: Annotated[Path, typer.Argument(exists=True, help="CSV (also .gz) or Parquet.")],
+    features: Annotated[Path, typer.Option(help="The feature schema.")] = Path("features.toml"),
+    label: Annotated[str, typer.Option(help="The 0/1 column to predict.")] = "clicked",
+    chunk: Annotated[str, typer.Option(help="Length of a training chunk: 15m, 1h, 1d.")] = "1h",
+    report: Report = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
+    seed: Seed = 1,
+) -> None:
+    """Learn from a log as production would, each chunk scored before it is learned.
+
+    Example: `adscent replay events.csv.gz --features features.toml --chunk 1h --report r.json`
+    """
+    from jobs.replay import run
+
+    raise typer.Exit(run(log, features, label, chunk, report, html, seed))
+
+
+@app.command()
+def demo(
+    exit_after: Annotated[
+        float | None, typer.Option(min=1, help="Stop after this many seconds.")
+    ] = None,
+    seed: Seed = 1,
+    report: Report = None,
+) -> None:
+    """Run everything with a seeded market that sends real HTTP traffic.
+
+    Examples: `adscent demo` · `adscent demo --exit-after 90 --seed 7 --report demo.json`
+    """
+    from jobs.demo.run import run
+
+    raise typer.Exit(run(exit_after, seed, report))
+
+
+@app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test(context: typer.Context) -> None:
+    """Run the test suite, real PostgreSQL included; arguments go to pytest.
+
+    Examples: `adscent test` · `adscent test tests/unit -k encoder`
+    """
+    from app.commands import suite
+
+    raise typer.Exit(suite.run(context.args))
+
+
+@_bench.command("train")
+def bench_train(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
+    """Training: the kernel alone, and a chunk from the database to a published snapshot.
+
+    Example: `adscent bench train --report train.json`
+    """
+    from jobs.bench.train import run
+
+    raise typer.Exit(run(report, seed, quick))
+
+
+@_bench.command("serve")
+def bench_serve(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
+    """Serving: `/v1/score` against an endpoint that only decodes and answers.
+
+    Example: `adscent bench serve --report serve.json`
+    """
+    from jobs.bench.serve import run
+
+    raise typer.Exit(run(report, seed, quick))
+
+
+if __name__ == "__main__":
+    main()
+
+
+if __name__ == "__main__":
+    main()

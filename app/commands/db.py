@@ -1,0 +1,32 @@
+"""`adscent db`: the embedded PostgreSQL in the foreground, and migrations of any database."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+
+from app.database_url import database_url
+from app.settings import Settings
+from app.storage import migrate
+from app.storage.embedded import EmbeddedPostgres
+
+
+def run(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Start the embedded database, migrate it, and keep it until SIGINT or SIGTERM.
+
+    `tell` gets a sentence once it is ready. Raises `EmbeddedError`.
+    """
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with EmbeddedPostgres(settings.home) as database:
+        asyncio.run(migrate.upgrade(database.url))
+        tell(f"PostgreSQL is ready for `adscent serve` and `adscent jobs` (home {settings.home})")
+        ended.wait()
+
+
+def upgrade(settings: Settings) -> None:
+    """Migrate the configured database to this version's tables."""
+    asyncio.run(migrate.upgrade(database_url(settings)))

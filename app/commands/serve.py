@@ -1,0 +1,75 @@
+"""`adscent serve`: the parent of the workers. It binds, supervises, and serves the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from app import logs
+from app.database_url import database_url
+from app.settings import Settings
+from app.storage import migrate
+from models.features import load_schema
+
+_GRACE_S = 10
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; every request under way is answered first.
+
+    Raises `SchemaInvalid`, `DatabaseMissing`, `DatabaseUnavailable` and `MigrationsPending` before
+    any worker starts.
+    """
+    logs.configure(settings.log_level)
+    load_schema(settings.features)
+    url = database_url(settings)
+    asyncio.run(migrate.check(url))
+    folder = Path(tempfile.mkdtemp(prefix="adscent-metrics-"))
+    try:
+        _publish(settings, url, folder)
+        _serve_metrics(settings, folder)
+        config = _configuration(settings)
+        Multiprocess(config, [config.bind_socket()]).run()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(settings: Settings, url: str, folder: Path) -> None:
+    """Hand the settings to the workers, which are new processes, through the environment."""
+    for item in fields(Settings):
+        value = getattr(settings, item.name)
+        if value is not None and item.name != "database_url":
+            os.environ[f"ADSCENT_{item.name.upper()}"] = str(value)
+    os.environ["DATABASE_URL"] = url
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _serve_metrics(settings: Settings, folder: Path) -> None:
+    # Imported late: prometheus_client looks for its folder in the environment when imported.
+    from app import metrics_server
+
+    metrics_server.serve(folder, settings.metrics_host, settings.metrics_port)
+
+
+def _configuration(settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        "app.main:from_environment",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )

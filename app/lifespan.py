@@ -1,0 +1,51 @@
+"""The life of one worker: opens what it needs, starts its watcher, closes in reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app.api.services import Services
+from app.serving.state import WorkerState
+from app.serving.watcher import Watcher
+from app.settings import Settings
+from app.storage.catalog import Catalog
+from app.storage.engine import Database
+from app.storage.events import EventWriter
+from models.features import Encoder, load_schema
+
+
+@asynccontextmanager
+async def opened(app: FastAPI, settings: Settings, database_url: str) -> AsyncIterator[None]:
+    """Open the services and put them on `app.state.services`; follow the database meanwhile.
+
+    Does not wait for the database: a worker that starts while it is away becomes ready later.
+    """
+    encoder = Encoder(load_schema(settings.features))
+    database = Database(database_url, settings.database_pool)
+    state = WorkerState()
+    events = EventWriter(database, settings.event_buffer)
+    app.state.services = Services(settings, encoder, state, database, Catalog(database), events)
+    watcher = Watcher(database, state, encoder, settings)
+    following = asyncio.create_task(watcher.run())
+    _end_with_parent()
+    try:
+        yield
+    finally:
+        await watcher.close(following)
+        await events.close()
+        await database.close()
+
+
+def _end_with_parent() -> None:
+    """Stop this worker when the process that started it is gone, even by kill -9."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(parent.sentinel, os.kill, os.getpid(), signal.SIGTERM)

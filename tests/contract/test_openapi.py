@@ -1,0 +1,134 @@
+"""The OpenAPI document describes what the application does: generated calls find no 5xx."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+
+from app.main import create_app
+from app.settings import Settings
+from app.storage.catalog import Catalog
+from app.storage.engine import Database
+from tests.contract.conftest import SCOPES, Api, fill_catalog, promote_genesis, write_features
+
+_document = create_app(Settings()).openapi()
+_schema = schemathesis.openapi.from_dict(_document)
+_CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+    checks.negative_data_rejection,
+    checks.unsupported_method,
+]
+
+
+class _Server:
+    """The application under uvicorn, in a thread of this process."""
+
+    def __init__(self, settings: Settings, secret: str) -> None:
+        config = uvicorn.Config(create_app(settings), port=0, log_config=None, loop="asyncio")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run)
+        self.headers = {"Authorization": f"Bearer {secret}"}
+
+    def start(self) -> None:
+        """Start and wait until it listens."""
+        self._thread.start()
+        while not self._server.started:
+            self._thread.join(0.02)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host, port = self._server.servers[0].sockets[0].getsockname()
+        return f"http://{host}:{port}"
+
+    def stop(self) -> None:
+        """Stop and wait."""
+        self._server.should_exit = True
+        self._thread.join()
+
+
+@pytest.fixture(scope="module")
+def server(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Server]:
+    """A ready application over a database of its own, and a key with every scope."""
+    home = tmp_path_factory.mktemp("openapi")
+    settings = Settings(
+        home=home,
+        features=write_features(home),
+        database_url=postgres_url.rpartition("/")[0] + "/openapi",
+        acknowledge_timeout_s=5.0,
+    )
+    secret = asyncio.run(_prepare(postgres_url, settings))
+    found = _Server(settings, secret)
+    found.start()
+    yield found
+    found.stop()
+
+
+async def _prepare(postgres_url: str, settings: Settings) -> str:
+    from app.storage import keys
+
+    administration = Database(postgres_url)
+    async with administration.session() as connection:
+        await connection.execute("CREATE DATABASE openapi TEMPLATE adscent_template")
+    await administration.close()
+    assert settings.database_url is not None
+    database = Database(settings.database_url)
+    catalog = Catalog(database)
+    await fill_catalog(catalog)
+    await promote_genesis(database, settings, catalog)
+    _, secret = await keys.create_api_key(database, "all", list(SCOPES), 0)  # type: ignore[arg-type]
+    await database.close()
+    return secret
+
+
+@_schema.parametrize()
+@hypothesis_settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+)
+def test_generated_calls_conform(case: schemathesis.Case, server: _Server) -> None:
+    """Valid and invalid calls alike get a documented answer of the documented form."""
+    case.call_and_validate(base_url=server.url, headers=server.headers, checks=_CHECKS)
+
+
+def test_examples_of_the_document_are_valid() -> None:
+    """Every example fits the schema it stands beside."""
+    store = {"components": _document["components"]}
+    shown = 0
+    for content in _bodies(_document):
+        schema = {**content["schema"], **store}
+        jsonschema.Draft202012Validator(schema).validate(content["example"])
+        shown += 1
+    assert shown == 11
+
+
+def _bodies(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for methods in document["paths"].values():
+        for call in methods.values():
+            if "requestBody" in call:
+                yield call["requestBody"]["content"]["application/json"]
+
+
+@pytest.mark.anyio
+async def test_document_is_served_for_any_key(api: Api) -> None:
+    """Any key reads the document."""
+    answer = await api.call("ingest", "GET", "/openapi.json")
+    assert answer.status_code == 200
+    assert answer.json()["openapi"].startswith("3.1")
