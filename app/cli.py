@@ -17,7 +17,7 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from app import settings
 from app.commands.errors import CommandError
@@ -79,7 +79,10 @@ def main() -> None:
     try:
         app(prog_name="adscent")  # not the file of app.cli, when run by `python -m`
     except _KNOWN as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        message = f"error: {error}"
+        Console(stderr=True).print(
+            message, style="red", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(1)
 
 
@@ -170,7 +173,8 @@ def list_keys() -> None:
     """
     from app.commands import keys as command
 
-    table = Table("id", "name", "scopes", "created", "revoked")
+    # The id is never cut: `keys revoke` takes it.
+    table = Table(Column("id", min_width=36), "name", "scopes", "created", "revoked")
     for key in command.listed(_settings()):
         created, revoked = command.moment(key.created_ms), command.moment(key.revoked_ms)
         table.add_row(str(key.id), key.name, ", ".join(key.scopes), created, revoked)

@@ -110,8 +110,9 @@ class LiveCatalog:
     def rows_of(self, ad_ids: Sequence[int]) -> Int64s:
         """The row of each ad, −1 where the catalog does not have it: int64 [m]."""
         rows = self._places(np.array(ad_ids, np.int64))
-        known = (rows >= 0) & (self.columns.state[rows] != UNKNOWN) if len(self) else rows >= 0
-        return np.where(known, rows, -1)
+        if len(self):
+            rows[self.columns.state[rows] == UNKNOWN] = -1  # rows of −1 stay what they are
+        return rows
 
     def row_of(self, ad_id: int) -> int | None:
         """The row of one ad, None if the catalog does not have it."""

@@ -85,25 +85,28 @@ def score(bundle: Bundle, query: ScoreQuery, now_ms: int) -> list[ScoredAd]:
     _, user = _user_side(bundle, query.user)
     live = bundle.live
     rows = live.rows_of(query.ad_ids)
-    if not (rows >= 0).any():
+    is_known = rows >= 0
+    if not is_known.any():
         return [_unknown(ad_id) for ad_id in query.ad_ids]
-    known = np.where(rows >= 0, rows, rows.max())
+    known = rows if is_known.all() else np.where(is_known, rows, rows.max())
     mask = live.eligibility.mask(query.user, now_ms)
     pctr = sigmoid(live.searchable.scores(known, user))
     bids = live.columns.bid_micros[known]
     ecpm = expected_cpm(pctr, bids, live.columns.per_click[known])
     columns = (
         query.ad_ids,
-        (rows >= 0).tolist(),
         pctr.tolist(),
         bids.tolist(),
-        np.floor(ecpm).astype(np.int64).tolist(),
+        ecpm.astype(np.int64).tolist(),  # not negative, so this is the floor
         live.eligibility.reasons(known, mask, now_ms),
     )
-    return [
-        ScoredAd(ad_id, True, p, bid, e, reason is None, reason) if there else _unknown(ad_id)
-        for ad_id, there, p, bid, e, reason in zip(*columns, strict=True)
+    scored = [
+        ScoredAd(ad_id, True, p, bid, e, reason is None, reason)
+        for ad_id, p, bid, e, reason in zip(*columns, strict=True)
     ]
+    for at in np.flatnonzero(~is_known).tolist() if known is not rows else ():
+        scored[at] = _unknown(query.ad_ids[at])
+    return scored
 
 
 def decide(

@@ -149,7 +149,7 @@ class _Layer:
         features: dict[str, _FeatureTargets],
     ) -> None:
         self.size, self._known, self._entries, self._features = size, known, entries, features
-        self._cache: dict[tuple[str, tuple[str, ...]], _Verdict] = {}
+        self._cache: dict[tuple[str, object], _Verdict] = {}
         self._cached_most = max(64, _CACHE_BYTES // max(1, size // 4))
         has_any = np.zeros(size, np.bool_)
         has_any[entries.rows[entries.roles == _ANY]] = True
@@ -188,10 +188,13 @@ class _Layer:
         return result
 
     def _verdict(self, name: str, value: FeatureValue) -> _Verdict:
-        key = name, value_texts(name, value)
+        # Kept by the raw value too where that is safe (true equals 1, as a key), since making it
+        # canonical takes longer than all the rest.
+        is_plain = type(value) is str or type(value) is int
+        key = (name, value) if is_plain else (name, value_texts(name, value))
         known = self._cache.get(key)
         if known is None:
-            known = self._features[name].verdict(key[1])
+            known = self._features[name].verdict(value_texts(name, value))
             if len(self._cache) >= self._cached_most:
                 self._cache.clear()
             self._cache[key] = known
