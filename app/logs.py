@@ -38,9 +38,11 @@ def configure(level: str) -> None:
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
-    # A line for each request and each tick costs more than it tells: metrics count them.
-    for name in ("uvicorn.access", "apscheduler", "alembic"):
+    # A line for each request and each tick costs more than it tells: metrics count them. The
+    # scheduler warns whenever a tick is skipped because the last one still works, as it should.
+    for name in ("uvicorn.access", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 
 def _formatter(shared: list[structlog.types.Processor]) -> logging.Formatter:

@@ -88,6 +88,7 @@ async def _prepare(context: Context) -> None:
     await retention.keep_partitions(context)
     await retrain.ensure_genesis(context)
     await retention.record_horizon(context)
+    await retrain.warm_up(context)
 
 
 async def _watch(lead: Lead, stop: asyncio.Event) -> None:

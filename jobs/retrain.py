@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from app.ids import uuid7
 from app.storage import job_runs, snapshots
 from app.storage.catalog import Catalog
@@ -22,11 +24,12 @@ from jobs.catalog_ads import ad_set
 from jobs.context import Context
 from models import snapshot
 from models.cycle import Outcome, genesis_snapshot, learn
-from models.features import unpack
+from models.features import Encoder, stack, unpack
 from models.index import AdSet
+from models.offset import genesis
 from models.schema import Schema
 from models.snapshot import Manifest, Snapshot
-from models.trainer import TrainerSettings
+from models.trainer import TrainerSettings, train
 from models.types import Batch
 
 
@@ -42,6 +45,23 @@ async def ensure_genesis(context: Context) -> None:
     sealed = await asyncio.to_thread(snapshot.write, context.store, made)
     await snapshots.record_genesis(context.database, sealed)
     context.log.info("genesis_recorded", snapshot_id=str(sealed.id))
+
+
+async def warm_up(context: Context) -> None:
+    """Compile the kernel for this schema's shape, or load it from the cache, before it is needed."""
+    started_ms = context.clock()
+    await asyncio.to_thread(_train_once, context.schema)
+    context.log.info("kernel_ready", milliseconds=context.clock() - started_ms)
+
+
+def _train_once(schema: Schema) -> None:
+    encoder = Encoder(schema)
+    user, ad = encoder.encode_user({}), encoder.encode_ad({})
+    sides = stack([user], len(schema.user)), stack([ad], len(schema.ad))
+    zero = np.zeros(1, np.int64)
+    event = Batch(zero, zero, np.zeros(1, np.float32), *sides)
+    start = genesis(schema, schema.model.base_rate, schema.model.seed)
+    train(start, event, schema, TrainerSettings.of(schema))
 
 
 async def scheduled(context: Context) -> None:
