@@ -235,7 +235,7 @@ def replay(
 @app.command()
 def demo(
     exit_after: Annotated[
-        float | None, typer.Option(min=1, help="Stop after this many seconds.")
+        float | None, typer.Option(min=1, help="Stop after this many seconds; 90 if not given.")
     ] = None,
     seed: Seed = 1,
     report: Report = None,
@@ -280,10 +280,6 @@ def bench_serve(report: Report = None, seed: Seed = 1, quick: Quick = False) -> 
     from jobs.bench.serve import run
 
     raise typer.Exit(run(report, seed, quick))
-
-
-if __name__ == "__main__":
-    main()
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ async def ensure_genesis(context: Context) -> None:
 
 
 async def warm_up(context: Context) -> None:
-    """Compile the kernel for this schema's shape, or load it from the cache, before it is needed."""
+    """Compile the kernel for this schema's shape, or load it, before a chunk needs it."""
     started_ms = context.clock()
     await asyncio.to_thread(_train_once, context.schema)
     context.log.info("kernel_ready", milliseconds=context.clock() - started_ms)

@@ -41,11 +41,16 @@ _NOT_STARTED, _ENDED, _TARGETING, _EXCLUDED = range(8, 12)
 
 @dataclass(slots=True)
 class _Open:
-    """The rows open for serving, packed, true for the times start ≤ now < end in ms."""
+    """The rows open for serving, packed, true for the times start ≤ now < end in ms.
+
+    `causes`: uint8 [n], why each row is not; of an open one, why a user may not see it, which only
+    targeting can decide. None until somebody asks.
+    """
 
     start_ms: int
     end_ms: int
     rows: Bytes
+    causes: Bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class Eligibility:
         `user`: values by name without prefix; `excluded`: rows that may not serve.
         """
         allowed = self.targets.allowed(user)
-        open_rows = self._open_at(now_ms)
+        open_rows = self._open_at(now_ms).rows
         mask = open_rows.copy() if allowed is None else np.bitwise_and(open_rows, allowed)
         for row in excluded:
             mask[row >> 3] &= 255 ^ (1 << (row & 7))
@@ -85,10 +90,13 @@ class Eligibility:
         eligible = among(mask, rows)
         if eligible.all():
             return [None] * len(rows)
-        # Most often it is targeting alone: looking that up spares looking at every other cause.
-        is_open = not excluded and among(self._open_at(now_ms), rows).all()
-        cause = _TARGETING if is_open else self._cause(rows, now_ms, excluded)
-        texts: list[str | None] = _TEXTS[np.where(eligible, 0, cause)].tolist()
+        causes = self._causes(now_ms)[rows]
+        if excluded:
+            # An excluded ad whose targeting fails as well is still reported as excluded.
+            left_out = np.isin(rows, np.fromiter(excluded, np.int64, len(excluded)))
+            causes[left_out & (causes == _TARGETING)] = _EXCLUDED
+        causes[eligible] = 0
+        texts: list[str | None] = _TEXTS[causes].tolist()
         return texts
 
     def reason(
@@ -102,30 +110,33 @@ class Eligibility:
         mask = self.mask(user, now_ms, excluded)
         return self.reasons(np.array([row]), mask, now_ms, excluded)[0]
 
-    def _cause(self, rows: Int64s, now_ms: int, excluded: Collection[int]) -> Int64s:
-        """The first failing cause of rows that are not eligible; the last rule here comes first."""
-        code = np.full(len(rows), _TARGETING, np.int64)
-        if excluded:
-            # An excluded ad whose targeting fails as well is still reported as excluded.
-            code[np.isin(rows, np.fromiter(excluded, np.int64, len(excluded)))] = _EXCLUDED
-        code[self.ends[rows] <= now_ms] = _ENDED
-        code[self.starts[rows] > now_ms] = _NOT_STARTED
+    def _causes(self, now_ms: int) -> Bytes:
+        """The first failing cause of every row at this time: uint8 [n]."""
+        known = self._open_at(now_ms)
+        if known.causes is None:
+            known.causes = self._found_causes(now_ms)
+        return known.causes
+
+    def _found_causes(self, now_ms: int) -> Bytes:
+        """The last rule here comes first."""
+        code = np.full(len(self.state), _TARGETING, np.uint8)
+        code[self.ends <= now_ms] = _ENDED
+        code[self.starts > now_ms] = _NOT_STARTED
         for states, first in (
             (self.advertiser_state, _OF_ADVERTISER),
             (self.campaign_state, _OF_CAMPAIGN),
             (self.state, 0),
         ):
-            state = states[rows]
-            code = np.where(state == ACTIVE, code, state + np.int64(first))
+            code = np.where(states == ACTIVE, code, states + np.uint8(first))
         return code
 
-    def _open_at(self, now_ms: int) -> Bytes:
+    def _open_at(self, now_ms: int) -> _Open:
         """Rows active at every level whose flight runs; kept until a flight starts or ends."""
         known = self._open[0] if self._open else None
         if known is None or not known.start_ms <= now_ms < known.end_ms:
             known = self._opened(now_ms)
             self._open[:] = [known]
-        return known.rows
+        return known
 
     def _opened(self, now_ms: int) -> _Open:
         running = (self.starts <= now_ms) & (now_ms < self.ends)

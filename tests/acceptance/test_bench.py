@@ -1,4 +1,4 @@
-"""The benchmarks end to end at tiny sizes: that they measure and report, not how fast anything is."""
+"""The benchmarks end to end at tiny sizes: that they measure and report, no time asserted."""
 
 from __future__ import annotations
 

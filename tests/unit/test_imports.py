@@ -63,6 +63,10 @@ RULES: dict[str, tuple[str, ...]] = {
     "jobs.logfile": ("models", "numpy", "duckdb"),
     "jobs.replay": ("jobs", "models", "numpy", "msgspec", "rich"),
     "jobs.market": ("models", "app.storage", "app.settings", "numpy", "msgspec", "httpx", "rich"),
+    "jobs.demo": (
+        *("jobs.market", "models", "app.storage", "app.settings"),
+        *("numpy", "msgspec", "httpx", "rich"),
+    ),
     "jobs.bench": (
         *("jobs", "models", "app", "numpy", "msgspec", "httpx", "rich"),
         *("fastapi", "uvicorn", "structlog", "prometheus_client"),
