@@ -236,12 +236,12 @@ def unpack(schema: Schema, blobs: Sequence[bytes]) -> tuple[Ragged, Ragged]:
     users, width = len(schema.user), len(schema.user) + len(schema.ad)
     held = blobs if isinstance(blobs, Blobs) else Blobs.of(blobs)
     _refuse(held, (held.lengths < width) | ((held.lengths - width) % 8 != 0))
-    counts = held.heads(width).astype(np.int64)
-    sizes = counts.sum(axis=1)
+    counts = held.heads(width)
+    sizes = counts.sum(axis=1, dtype=np.int64)
     _refuse(held, (counts < 1).any(axis=1) | (sizes * 8 + width != held.lengths))
     sides = counts[:, :users], counts[:, users:]
     user, ad = (Ragged(*_room(side), side.shape[1]) for side in sides)
-    of_user = sides[0].sum(axis=1)
+    of_user = sides[0].sum(axis=1, dtype=np.int64)
     for rows in _alike(sizes << 32 | of_user):
         split, size = int(of_user[rows[0]]), int(sizes[rows[0]])
         payload = np.ascontiguousarray(held.heads(width + 8 * size, rows)[:, width:])
@@ -259,7 +259,7 @@ def _refuse(blobs: Blobs, misfit: np.ndarray) -> None:
         raise FeatureValueInvalid(f"features[{row}]", blobs[row][:24].hex(), limit, remedy)
 
 
-def _room(counts: Int64s) -> tuple[Int64s, Int64s]:
+def _room(counts: Bytes) -> tuple[Int64s, Int64s]:
     """Room for the ids of rows with these counts, and the pointers into it."""
     pointers = _pointers(counts)
     return np.empty(pointers[-1], np.int64), pointers

@@ -245,9 +245,9 @@ async def _copy(connection: Any, start: Cursor, end: Cursor, extent: Any) -> byt
         data.extend(part)
 
     # The newest ids are beyond the statistics, so the planner takes any chunk for a few rows and
-    # would look up each click on its own.
+    # would look up each click on its own. A million rows are sorted in memory with this much.
     if extent["n"] > _FEW:
-        await connection.execute("SET LOCAL work_mem = '128MB'; SET LOCAL enable_nestloop = off")
+        await connection.execute("SET LOCAL work_mem = '256MB'; SET LOCAL enable_nestloop = off")
     bounds = (start.impressions, end.impressions, end.clicks, extent["first"], extent["last"])
     await connection.copy_from_query(_IMPRESSIONS, *bounds, output=gather, format="binary")
     await connection.execute("RESET enable_nestloop")

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import hashlib
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -28,10 +26,19 @@ import msgspec
 
 from app.storage import binaries
 from app.storage.errors import EmbeddedBusy, EmbeddedFailed, EmbeddedVersionMismatch
+from app.storage.processes import (
+    STOP_S,
+    end,
+    free_port,
+    locked,
+    send,
+    sitting_in,
+    wait_until,
+    write_private,
+)
 
 _PR_SET_PDEATHSIG = 1
 _START_S = 60.0
-_STOP_S = 15.0
 _LOCK_S = 5.0
 
 # Small memory, one machine, no replicas. Durability stays as PostgreSQL ships it.
@@ -76,7 +83,7 @@ class EmbeddedPostgres:
         self._home = home.resolve() / "postgres"
         self._durable = durable
         self._user = binaries.account()
-        self.folder = self._place()
+        self.folder = self._recorded() or self._new_folder()
         self._data = self.folder / "data"
         self._lock: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,6 +99,8 @@ class EmbeddedPostgres:
         """
         self._take_lock()
         try:
+            self.folder = self._recorded() or self.folder
+            self._data = self.folder / "data"
             self._programs = binaries.programs(self._user)
             self._create_folders()
             self._initialise()
@@ -108,7 +117,7 @@ class EmbeddedPostgres:
         self._stopping.set()
         (self._home / "running.json").unlink(missing_ok=True)
         if self._process is not None:
-            _end(self._process)
+            end(self._process)
         if self._keeper is not None:
             self._keeper.join()
             self._keeper = None
@@ -140,26 +149,37 @@ class EmbeddedPostgres:
         folder = home.resolve() / "postgres"
         try:
             with (folder / "lock").open("rb") as lock:
-                if _locked(lock, fcntl.LOCK_SH):
+                if locked(lock, fcntl.LOCK_SH):
                     return None
             return msgspec.json.decode((folder / "running.json").read_bytes(), type=_Running).url
         except FileNotFoundError:
             return None
 
-    def _place(self) -> Path:
+    def _recorded(self) -> Path | None:
+        """The folder of this home's earlier runs."""
         if not self._user.changes:
             return self._home
         recorded = self._home / "location"
-        if recorded.exists():
-            return Path(recorded.read_text())
-        name = hashlib.sha256(str(self._home).encode()).hexdigest()[:16]
-        return binaries.SHARED / name
+        folder = Path(recorded.read_text()) if recorded.exists() else None
+        return folder if folder is not None and self._is_ours(folder) else None
+
+    def _new_folder(self) -> Path:
+        # Never a name made from the home's: a new home where an old one was has its own database.
+        return binaries.SHARED / secrets.token_hex(8)
+
+    def _is_ours(self, folder: Path) -> bool:
+        """False in a copy of a home whose original is still there: it would share one database."""
+        try:
+            home = Path((folder / "home").read_text())
+        except FileNotFoundError:
+            return False
+        return home == self._home or not (home / "location").exists()
 
     def _take_lock(self) -> None:
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (self._home / "lock").open("ab")
         # Another process that only looks whether the lock is taken holds it for a moment.
-        if not _await(lambda: _locked(lock, fcntl.LOCK_EX), _LOCK_S):
+        if not wait_until(lambda: locked(lock, fcntl.LOCK_EX), _LOCK_S):
             lock.close()
             raise EmbeddedBusy(
                 f"another process runs the embedded database of {self._home.parent};"
@@ -174,7 +194,8 @@ class EmbeddedPostgres:
         for folder in (self.folder, self.folder / "sockets"):
             folder.mkdir(mode=0o700, exist_ok=True)
             self._user.own(folder)
-        _write_private(self._home / "location", str(self.folder))
+        write_private(self._home / "location", str(self.folder))
+        write_private(self.folder / "home", str(self._home))
 
     def _initialise(self) -> None:
         """Make the data folder aside and rename it: half of one is never opened."""
@@ -183,7 +204,7 @@ class EmbeddedPostgres:
         aside = self.folder / "data.new"
         shutil.rmtree(aside, ignore_errors=True)
         password = self.folder / "password"
-        _write_private(password, secrets.token_urlsafe(24))
+        write_private(password, secrets.token_urlsafe(24))
         self._user.own(password)
         self._call("initdb", *self._initdb_options(aside, password))
         # CREATE DATABASE wants to be outside of a transaction: one statement, single-user mode.
@@ -211,9 +232,9 @@ class EmbeddedPostgres:
         PostgreSQL itself would take any process that has the old pid by now for a server.
         """
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-            for pid in _sitting_in(self._data):
-                _send(pid, number)
-            if _await(lambda: not _sitting_in(self._data), _STOP_S):
+            for pid in sitting_in(self._data):
+                send(pid, number)
+            if wait_until(lambda: not sitting_in(self._data), STOP_S):
                 break
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         for path in (self.folder / "sockets").iterdir():
@@ -223,7 +244,7 @@ class EmbeddedPostgres:
         """The port of the last run when it is free, so that clients find the database again."""
         recorded = self.folder / "port"
         wanted = int(recorded.read_text()) if recorded.exists() else 0
-        port = _free_port(wanted) or _free_port(0)
+        port = free_port(wanted) or free_port(0)
         recorded.write_text(str(port))
         return port
 
@@ -290,7 +311,7 @@ class EmbeddedPostgres:
 
     def _announce(self) -> str:
         running = _Running(self.url, os.getpid())
-        _write_private(self._home / "running.json", msgspec.json.encode(running).decode())
+        write_private(self._home / "running.json", msgspec.json.encode(running).decode())
         return running.url
 
     def _run(self, program: str, *arguments: str, given: bytes = b"") -> int:
@@ -331,67 +352,3 @@ def _death_signal(parent: int) -> Callable[[], None] | None:
             os._exit(1)
 
     return ask
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        process.send_signal(number)
-        _await(lambda: process.poll() is not None, _STOP_S)
-
-
-def _sitting_in(data: Path) -> list[int]:
-    """The processes whose working folder is `data`: PostgreSQL and its children, on Linux."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if (entry / "cwd").readlink() == data:
-                found.append(int(entry.name))
-        except OSError:  # it ended, or it is another user's
-            continue
-    return found
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
-
-
-def _locked(file: IO[bytes], how: int) -> bool:
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _await(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def _free_port(wanted: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            return 0
-        return int(probe.getsockname()[1])
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write aside and rename, readable by the owner alone from the first byte on."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.unlink(missing_ok=True)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    aside.replace(path)

@@ -211,3 +211,34 @@ def test_works_as_an_ordinary_user() -> None:
         assert found.stdout == "42\n", found.stderr
     finally:
         shutil.rmtree(home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps the data outside of the home")
+def test_a_new_home_at_an_old_path_has_a_new_database(tmp_path: Path) -> None:
+    """A home that was deleted and made anew does not meet the database of the old one."""
+    home = tmp_path / "home"
+    old = EmbeddedPostgres(home)
+    try:
+        with old:
+            pass
+        shutil.rmtree(home)
+        new = EmbeddedPostgres(home)
+        assert new.folder != old.folder
+    finally:
+        shutil.rmtree(old.folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps the data outside of the home")
+def test_a_copied_home_does_not_share_the_database(tmp_path: Path) -> None:
+    """A copy gets a folder of its own while the original is there; a moved home keeps its own."""
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    server = EmbeddedPostgres(home)
+    try:
+        with server:
+            pass
+        shutil.copytree(home, copy)
+        assert EmbeddedPostgres(copy).folder != server.folder
+        shutil.rmtree(home)
+        assert EmbeddedPostgres(copy).folder == server.folder
+    finally:
+        shutil.rmtree(server.folder)
