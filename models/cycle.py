@@ -59,7 +59,7 @@ def genesis_snapshot(schema: Schema, ads: AdSet, *, snapshot_id: UUID, now_ms: i
     state = genesis(schema, schema.model.base_rate, schema.model.seed)
     published = publish(state, ads, schema, TrainerSettings.of(schema).radii)
     probes = empty_batch(len(schema.user), len(schema.ad))
-    evidence = _evidence(published, state, published.model, probes, schema, (), 0.0)
+    evidence = _evidence(published, state, None, probes, schema, (), 0.0)
     verdict = judge(evidence, schema.gate)
     manifest = _manifest(state, schema, verdict, published, (), snapshot_id, None, now_ms)
     return Snapshot(manifest, state, published.model, published.index, probes)
@@ -118,7 +118,7 @@ def _attempt(cycle: Cycle, start: State, settings: TrainerSettings, snapshot_id:
         probes = _probes(incumbent.probes, chunk)
         moved = _projection_moved(published, chunk)
         evidence = _evidence(
-            published, trained.state, incumbent.model, probes, schema, window, moved
+            published, trained.state, _learned_model(incumbent), probes, schema, window, moved
         )
         verdict = judge(evidence, schema.gate)
     manifest = _manifest(
@@ -133,6 +133,11 @@ def _attempt(cycle: Cycle, start: State, settings: TrainerSettings, snapshot_id:
     )
     manifest = _with_times(manifest, chunk)
     return Snapshot(manifest, trained.state, published.model, published.index, probes)
+
+
+def _learned_model(snapshot: Snapshot) -> Model | None:
+    """The model, unless it is that of the genesis: moving away from a guess is no drift."""
+    return None if snapshot.manifest.parent is None else snapshot.model
 
 
 def _window(cycle: Cycle, trained: Trained) -> tuple[WindowChunk, ...]:
@@ -168,7 +173,7 @@ def _projection_moved(published: Published, chunk: Batch) -> float:
 def _evidence(
     published: Published,
     state: State,
-    incumbent: Model,
+    incumbent: Model | None,
     probes: Batch,
     schema: Schema,
     window: tuple[WindowChunk, ...],
@@ -186,7 +191,9 @@ def _evidence(
         shrink=published.shrink,
         projection_moved=moved,
         probe_scores=published.model.score(probes.user, probes.ad),
-        incumbent_probe_scores=incumbent.score(probes.user, probes.ad),
+        incumbent_probe_scores=None
+        if incumbent is None
+        else incumbent.score(probes.user, probes.ad),
         index_error=published.index_error,
         window=window,
     )

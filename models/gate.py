@@ -30,7 +30,8 @@ class Evidence:
     projection; `score_low`, `score_high`: the certified range of s; `promise_low`,
     `promise_high`: the promised one; `shrink`: the factor by which a repair shrank scores, 1 for
     none; `projection_moved`: log loss of the projected minus that of the raw model on the chunk;
-    `probe_scores`, `incumbent_probe_scores`: float32 [m]; `index_error`: largest difference
+    `probe_scores`, `incumbent_probe_scores`: float32 [m], the latter None for an incumbent that has
+    learned nothing yet; `index_error`: largest difference
     between an indexed ad's vector and the arrays; `window`: sums over recent chunks, this one last.
     """
 
@@ -44,7 +45,7 @@ class Evidence:
     shrink: float
     projection_moved: float
     probe_scores: Float32s
-    incumbent_probe_scores: Float32s
+    incumbent_probe_scores: Float32s | None
     index_error: float
     window: tuple[WindowChunk, ...]
 
@@ -199,6 +200,9 @@ def _too_few(name: str, clicks: float, limits: GateSettings) -> Check:
 
 
 def _drift(evidence: Evidence, limits: GateSettings) -> Check:
+    if evidence.incumbent_probe_scores is None:
+        reason = "not judged: the incumbent is the first snapshot, which only has a guessed rate"
+        return Check("drift", None, None, True, reason)
     moved = evidence.probe_scores.astype(np.float64) - evidence.incumbent_probe_scores
     value = float(np.sqrt(np.mean(moved**2))) if len(moved) else 0.0
     return _at_most("drift", value, limits.drift_limit, "scores of the probe impressions moved far")

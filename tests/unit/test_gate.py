@@ -112,6 +112,11 @@ def test_calibration_may_be_off_while_it_improves() -> None:
     assert failed(replace(GOOD, window=(leaving,))) == []
 
 
+def test_leaving_the_first_guess_is_no_drift() -> None:
+    """However far the base rate was off, the first learned snapshot may move away from it."""
+    assert failed(replace(GOOD, incumbent_probe_scores=None)) == []
+
+
 def test_the_window_forgets_what_it_does_not_need() -> None:
     """The oldest chunks go as soon as the rest has enough clicks and events."""
     window: tuple[WindowChunk, ...] = ()
