@@ -19,7 +19,7 @@ from app.storage.catalog import Catalog
 from app.storage.chunks import Chunk, read_chunk
 from app.storage.errors import CursorMoved
 from app.storage.job_runs import Run, RunState
-from app.storage.snapshots import Serving, Training
+from app.storage.snapshots import Training
 from jobs.catalog_ads import ad_set
 from jobs.context import Context
 from models import snapshot
@@ -112,7 +112,8 @@ async def _learn_and_record(context: Context, run: Run, chunk: Chunk) -> Trainin
     if serving is None:
         raise LookupError("no snapshot is served: the genesis snapshot is missing")
     ads = await _catalog_ads(context)
-    outcome = await asyncio.to_thread(_learned, context, serving, chunk, ads, run.overrides)
+    head = await snapshots.get_snapshot(context.database, serving.head_id)
+    outcome = await asyncio.to_thread(_learned, context, head.manifest, chunk, ads, run.overrides)
     sealed = await asyncio.to_thread(_written, context, outcome)
     training = _training(run, chunk, sealed)
     await snapshots.record(context.database, training, context.clock())
@@ -121,12 +122,12 @@ async def _learn_and_record(context: Context, run: Run, chunk: Chunk) -> Trainin
 
 def _learned(
     context: Context,
-    serving: Serving,
+    head: Manifest,
     chunk: Chunk,
     ads: AdSet,
     overrides: Mapping[str, object],
 ) -> Outcome:
-    incumbent = snapshot.load(context.store / str(serving.head_id))
+    incumbent = snapshot.load(context.store / str(head.id), head)
     now_ms = context.clock()
     return learn(
         incumbent,

@@ -194,7 +194,9 @@ def _calibration(window: tuple[WindowChunk, ...], limits: GateSettings) -> Check
     inside = limits.calibration_low - slack <= ours <= limits.calibration_high + slack
     passed = inside or (ours > 0 and abs(math.log(ours)) < abs(math.log(theirs)))
     limit = limits.calibration_high if ours > 1 else limits.calibration_low
-    reason = _because(passed, "calibration on the rolling window is off", ours, limit)
+    band = f"{limits.calibration_low:g} to {limits.calibration_high:g} and {slack:.3g} either side"
+    fault = f"calibration on the rolling window is off: {ours:.4g}, the band is {band}"
+    reason = "" if passed else fault
     return Check("calibration", _json(ours), limit, passed, reason)
 
 

@@ -155,9 +155,9 @@ def write(store: Path, snapshot: Snapshot) -> Manifest:
     return sealed
 
 
-def load(folder: Path) -> Snapshot:
-    """Map a whole snapshot, checking every file. Raises `SnapshotCorrupt`, naming what is wrong."""
-    manifest = verify(folder)
+def load(folder: Path, recorded: Manifest | None = None) -> Snapshot:
+    """Map a whole snapshot, checking every file as `verify`. Raises `SnapshotCorrupt`."""
+    manifest = verify(folder, recorded)
     return Snapshot(
         manifest,
         _state(folder, manifest),
@@ -167,34 +167,38 @@ def load(folder: Path) -> Snapshot:
     )
 
 
-def load_served(folder: Path) -> Served:
-    """Map what serving needs, checking those files. Raises `SnapshotCorrupt`."""
-    manifest = verify(folder, ("model.", "index."))
+def load_served(folder: Path, recorded: Manifest | None = None) -> Served:
+    """Map what serving needs, checking those files as `verify`. Raises `SnapshotCorrupt`."""
+    manifest = verify(folder, recorded, ("model.", "index."))
     return Served(manifest, _model(folder, manifest), AdIndex.load(folder))
 
 
-def verify(folder: Path, prefixes: tuple[str, ...] = ("",)) -> Manifest:
+def verify(
+    folder: Path, recorded: Manifest | None = None, prefixes: tuple[str, ...] = ("",)
+) -> Manifest:
     """Compare the files whose names start with a prefix against the manifest.
 
-    Raises `SnapshotCorrupt` for a missing, truncated or altered file.
+    `recorded` is the manifest as it was recorded elsewhere: a folder whose own manifest differs was
+    altered, checksums and all. Raises `SnapshotCorrupt` for a missing, truncated or altered file.
     """
-    try:
-        manifest = parse_manifest((folder / _MANIFEST).read_bytes())
-    except OSError as error:
-        raise SnapshotCorrupt(f"snapshot {folder.name}: no manifest: {error.strerror}") from error
+    manifest = _manifest(folder)
+    if recorded is not None and manifest != recorded:
+        raise SnapshotCorrupt(
+            f"snapshot {folder.name}: {_MANIFEST} was altered: it is not the recorded one"
+        )
     for name, expected in manifest.files.items():
         if name.startswith(prefixes):
             _verify_file(folder, name, expected)
     return manifest
 
 
-def sweep(store: Path, keep: set[str]) -> list[str]:
-    """Remove every folder of the store that is not named in `keep`; returns their names."""
-    found = [path for path in store.iterdir() if path.is_dir()] if store.exists() else []
-    orphans = [path for path in found if path.name not in keep]
-    for path in orphans:
-        shutil.rmtree(path)
-    return [path.name for path in orphans]
+def _manifest(folder: Path) -> Manifest:
+    try:
+        return parse_manifest((folder / _MANIFEST).read_bytes())
+    except OSError as error:
+        raise SnapshotCorrupt(f"snapshot {folder.name}: no manifest: {error.strerror}") from error
+    except SnapshotCorrupt as error:
+        raise SnapshotCorrupt(f"snapshot {folder.name}: {error}") from error
 
 
 def _write_arrays(folder: Path, snapshot: Snapshot) -> None:

@@ -1,4 +1,4 @@
-"""Waiting until every live worker has applied a change of the catalog."""
+"""Waiting until every live worker has applied a change of the catalog or of the snapshot."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from uuid import UUID
 
 import msgspec
 
@@ -21,9 +22,8 @@ _LOOK_EVERY_S = 0.01
 
 
 class Acknowledgement(msgspec.Struct, frozen=True):
-    """Workers on which a version of the catalog holds, and those not heard from in time."""
+    """Workers on which a change holds, and those not heard from in time."""
 
-    version: int
     acknowledged: list[str]
     pending: list[str]
 
@@ -34,25 +34,34 @@ class Acknowledgement(msgspec.Struct, frozen=True):
 
 
 async def acknowledged(services: Services, version: int) -> Acknowledgement:
-    """Wait, at most `acknowledge_timeout_s`, for all live workers to report `version`."""
+    """Wait until every live worker has applied this version of the catalog."""
+    return await _until(services, lambda worker: worker.catalog_version >= version)
+
+
+async def swapped(services: Services, snapshot_id: UUID) -> Acknowledgement:
+    """Wait until every live worker serves this snapshot."""
+    return await _until(services, lambda worker: worker.snapshot_id == snapshot_id)
+
+
+async def _until(services: Services, holds: Callable[[Worker], bool]) -> Acknowledgement:
+    """Wait, at most `acknowledge_timeout_s`, until the change `holds` on every live worker."""
     deadline = time.monotonic() + services.settings.acknowledge_timeout_s
     while True:
-        found = await _look(services.database, version)
+        found = await _look(services.database, holds)
         if not found.pending or time.monotonic() >= deadline:
             return found
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-async def _look(database: Database, version: int) -> Acknowledgement:
+async def _look(database: Database, holds: Callable[[Worker], bool]) -> Acknowledgement:
     # The change is committed; losing the database now must not make the call look failed.
     try:
         present = await _present(database)
     except DatabaseUnavailable:
-        return Acknowledgement(version, [], ["unknown: the database stopped answering"])
+        return Acknowledgement([], ["unknown: the database stopped answering"])
     return Acknowledgement(
-        version,
-        [str(worker.worker_id) for worker in present if worker.catalog_version >= version],
-        [str(worker.worker_id) for worker in present if worker.catalog_version < version],
+        [str(worker.worker_id) for worker in present if holds(worker)],
+        [str(worker.worker_id) for worker in present if not holds(worker)],
     )
 
 

@@ -10,12 +10,14 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.api import body
+from app.api.acknowledgement import swapped
 from app.api.authentication import Actor, needs
 from app.api.lists import Cursor, Limit, after_uuid, page
 from app.api.moments import moment, moment_or_none
 from app.api.openapi import operation
 from app.api.schemas import (
     CheckView,
+    PromotedView,
     PromoteRequest,
     ServingView,
     SnapshotList,
@@ -63,13 +65,16 @@ async def get(request: Request, snapshot_id: UUID) -> Response:
         scope="admin",
         body=PromoteRequest,
         body_required=False,
-        answers={200: ServingView},
+        answers={200: PromotedView, 202: PromotedView},
         faults=(404, 409),
         example={"pin": False},
     ),
 )
 async def promote(request: Request, snapshot_id: UUID, actor: Actor) -> Response:
-    """Serve this snapshot and train on from it. A refused or damaged one is never promoted."""
+    """Serve this snapshot and train on from it. A refused or damaged one is never promoted.
+
+    200 once every live worker serves it; 202 names those that do not yet.
+    """
     services = services_of(request)
     given = await body.read(request, _decoder, services.settings.max_body_bytes, optional=True)
     stored = await snapshots.get_snapshot(services.database, snapshot_id)
@@ -77,7 +82,7 @@ async def promote(request: Request, snapshot_id: UUID, actor: Actor) -> Response
         await _check_loads(services, stored)
     now_ms = time.time_ns() // 1_000_000
     serving = await snapshots.promote(services.database, snapshot_id, actor, now_ms, given.pin)
-    return body.answer(_serving_view(serving))
+    return await _promoted(services, serving)
 
 
 @router.post(
@@ -85,15 +90,18 @@ async def promote(request: Request, snapshot_id: UUID, actor: Actor) -> Response
     **operation(
         summary="Serve what was served before",
         scope="admin",
-        answers={200: ServingView},
+        answers={200: PromotedView, 202: PromotedView},
         faults=(409,),
     ),
 )
 async def rollback(request: Request, actor: Actor) -> Response:
-    """Go back to the snapshot served before and pin it, or the next training would undo it."""
-    database = services_of(request).database
-    serving = await snapshots.rollback(database, actor, time.time_ns() // 1_000_000)
-    return body.answer(_serving_view(serving))
+    """Go back to the snapshot served before and pin it, or the next training would undo it.
+
+    200 once every live worker serves it; 202 names those that do not yet.
+    """
+    services = services_of(request)
+    serving = await snapshots.rollback(services.database, actor, time.time_ns() // 1_000_000)
+    return await _promoted(services, serving)
 
 
 @router.post(
@@ -120,7 +128,7 @@ async def _check_loads(services: Services, stored: StoredSnapshot) -> None:
             f" this server has {schema.hash}; promote one of the present schema"
         )
     folder = services.settings.snapshot_store / str(manifest.id)
-    await asyncio.to_thread(snapshot_folder.verify, folder)
+    await asyncio.to_thread(snapshot_folder.verify, folder, manifest)
 
 
 def _view(stored: StoredSnapshot, serving: Serving | None) -> SnapshotView:
@@ -152,6 +160,18 @@ def _view(stored: StoredSnapshot, serving: Serving | None) -> SnapshotView:
         ),
         metrics=dict(manifest.metrics),
     )
+
+
+async def _promoted(services: Services, serving: Serving) -> Response:
+    held = await swapped(services, serving.snapshot_id)
+    view = PromotedView(
+        snapshot_id=serving.snapshot_id,
+        head_id=serving.head_id,
+        is_pinned=serving.is_pinned,
+        acknowledged=held.acknowledged,
+        pending=held.pending,
+    )
+    return body.answer(view, held.status)
 
 
 def _serving_view(serving: Serving) -> ServingView:

@@ -15,6 +15,8 @@ import numpy as np
 
 from models.types import Bools, Float64s, Int64s
 
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -75,8 +77,7 @@ def price(need: float, per_unit: float, bid_micros: int) -> int:
     """
     if need <= per_unit or per_unit <= 0.0:
         return 1
-    least = min(math.ceil(need / per_unit), bid_micros)
-    # The division rounds: equal pCTRs must give exactly the next bid, and `need` must be reached.
-    if (least - 1) * per_unit >= need:
-        return least - 1
-    return least + 1 if least * per_unit < need and least < bid_micros else least
+    # Products and quotients of float64 are off by a part in 10¹⁶: 5000.000000000001 is 5000, and
+    # equal pCTRs give exactly the next bid.
+    least = math.ceil(need / per_unit * (1.0 - _ROUNDING))
+    return max(1, min(least, bid_micros))

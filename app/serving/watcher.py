@@ -35,12 +35,14 @@ from app.storage.errors import StorageError
 from models import snapshot as snapshot_folder
 from models.errors import ModelError, SchemaMismatch
 from models.features import Encoder
+from models.snapshot import Manifest
 from models.types import CatalogChanges
 
 _KEYS_EVERY_S = 2.0
 _BEAT_EVERY_S = 1.0
 _LISTEN_AGAIN_S = 1.0
 _LOAD_AGAIN_S = 10.0
+_LOOKED_BACK = 50
 _FIRST_QUERY = pipeline.DecisionQuery(user={}, slots=10)
 
 _log = structlog.get_logger(__name__)
@@ -119,7 +121,8 @@ class Watcher:
 
     def _reached(self, answered: bool, error: StorageError | None = None) -> None:
         if answered != self._state.database_reachable:
-            _log.warning("database_reachable" if answered else "database_unreachable", error=error)
+            told = _log.info if answered else _log.warning
+            told("database_reachable" if answered else "database_unreachable", error=error)
         self._state.database_reachable = answered
         metrics.DATABASE_REACHABLE.set(answered)
 
@@ -194,7 +197,18 @@ class Watcher:
         try:
             await self._swap(serving.snapshot_id)
         except ModelError as error:
+            if bundle is None:
+                await self._fall_back(serving.snapshot_id)
             self._refuse(serving.snapshot_id, error)
+
+    async def _fall_back(self, refused: UUID) -> None:
+        """With nothing in memory, serve the newest earlier snapshot that still loads."""
+        earlier = await snapshots.list_promotions(self._database, _LOOKED_BACK)
+        for snapshot_id in dict.fromkeys(promotion.snapshot_id for promotion in earlier):
+            if snapshot_id != refused:
+                with suppress(ModelError):
+                    return await self._swap(snapshot_id)
+        return None
 
     @staticmethod
     def _waits(wanted: UUID, refused: UUID, at_s: float) -> bool:
@@ -204,7 +218,8 @@ class Watcher:
         started = time.perf_counter()
         incumbent = self._state.bundle
         catalog = await self._catalog.changes_since(0) if incumbent is None else None
-        loaded = await asyncio.to_thread(self._load, snapshot_id, incumbent, catalog)
+        recorded = (await snapshots.get_snapshot(self._database, snapshot_id)).manifest
+        loaded = await asyncio.to_thread(self._load, recorded, incumbent, catalog)
         if incumbent is None:
             # Changes wait only for workers that say they serve. Said before the last look at the
             # catalog, so that a change which did not wait is in that look.
@@ -221,11 +236,12 @@ class Watcher:
         await self._beat()
 
     def _load(
-        self, snapshot_id: UUID, incumbent: Bundle | None, catalog: CatalogChanges | None
+        self, recorded: Manifest, incumbent: Bundle | None, catalog: CatalogChanges | None
     ) -> Bundle:
         """Map, check, join with the catalog and warm a snapshot; in a thread of its own."""
+        snapshot_id = recorded.id
         folder = Path(self._settings.snapshot_store) / str(snapshot_id)
-        served = snapshot_folder.load_served(folder)
+        served = snapshot_folder.load_served(folder, recorded)
         schema = self._encoder.schema
         if served.manifest.schema_hash != schema.hash:
             raise SchemaMismatch(

@@ -16,10 +16,11 @@ from app.storage.chunks import read_cursor
 from app.storage.snapshots import Training
 from models import snapshot as snapshot_folder
 from models.snapshot import Check, Verdict
-from tests.contract.conftest import Api, eventually, now_ms
+from tests.contract.conftest import Api, eventually, now_ms, running
 
 pytestmark = pytest.mark.anyio
 
+REPAIRED = Verdict("repaired", ())
 REFUSED = Verdict("refused", (Check("finite", 1.0, 0.0, False, "a parameter is not finite"),))
 
 
@@ -88,12 +89,14 @@ async def test_rollback_returns_to_the_one_before_and_pins(api: Api) -> None:
     second = await _trained(api)
     await eventually(lambda: _served(api) == second)
     answer = (await api.call("admin", "POST", "/v1/snapshots/rollback")).json()
-    assert answer == {"snapshot_id": str(first), "head_id": str(first), "is_pinned": True}
-    await eventually(lambda: _served(api) == first)
+    assert (answer["snapshot_id"], answer["head_id"]) == (str(first), str(first))
+    assert answer["is_pinned"] is True
+    assert (len(answer["acknowledged"]), answer["pending"]) == (1, [])
+    assert _served(api) == first
     third = await _trained(api)
     promoted = await api.call("admin", "POST", f"/v1/snapshots/{third}/promote")
     assert promoted.json()["is_pinned"] is False
-    await eventually(lambda: _served(api) == third)
+    assert _served(api) == third
 
 
 async def test_nothing_to_roll_back_to_is_a_conflict(api: Api) -> None:
@@ -123,6 +126,30 @@ async def test_damaged_snapshot_is_refused_and_the_incumbent_stays(api: Api) -> 
     assert answer.status_code == 200
     assert answer.json()["status"] == "degraded"
     assert str(made) in answer.json()["reasons"][0]
+
+
+async def test_a_worker_that_starts_over_a_damaged_snapshot_serves_the_one_before(
+    api: Api,
+) -> None:
+    """With nothing in memory it takes the newest earlier snapshot that loads, and says why."""
+    good = _served(api)
+    damaged = await _trained(api, damaged=True)
+    async with running(api.settings) as app:
+        state = app.state.services.state
+        await eventually(lambda: state.bundle is not None)
+        assert state.bundle.snapshot_id == good
+        assert str(damaged) in state.snapshot_fault
+
+
+async def test_a_snapshot_with_a_rewritten_manifest_cannot_be_promoted(api: Api) -> None:
+    """What the database recorded is what counts: a changed bias is found."""
+    made = await _trained(api, REPAIRED)
+    folder = api.settings.snapshot_store / str(made)
+    altered = msgspec.structs.replace(snapshot_folder.verify(folder), bias=5.0)
+    (folder / "manifest.json").write_bytes(snapshot_folder.manifest_json(altered))
+    answer = await api.call("admin", "POST", f"/v1/snapshots/{made}/promote")
+    assert answer.status_code == 409
+    assert "not the recorded one" in answer.json()["detail"]
 
 
 async def test_damaged_snapshot_cannot_be_promoted(api: Api) -> None:

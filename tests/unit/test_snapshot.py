@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -98,9 +99,13 @@ def test_a_half_written_folder_has_no_final_name(tmp_path: Path, trained: Snapsh
     assert not aside.exists()
 
 
-def test_orphans_are_swept(tmp_path: Path, trained: Snapshot) -> None:
-    """Folders that nothing names are removed, the others stay."""
-    kept = str(snapshot.write(tmp_path, trained).id)
-    (tmp_path / "00000000-0000-0000-0000-0000000000ff").mkdir()
-    assert snapshot.sweep(tmp_path, {kept}) == ["00000000-0000-0000-0000-0000000000ff"]
-    assert [path.name for path in tmp_path.iterdir()] == [kept]
+def test_a_rewritten_manifest_is_refused(tmp_path: Path, trained: Snapshot) -> None:
+    """Whoever alters the manifest, or a file together with its checksum, meets the record."""
+    sealed = snapshot.write(tmp_path, trained)
+    folder = tmp_path / str(sealed.id)
+    altered = msgspec.structs.replace(sealed, bias=5.0)
+    (folder / "manifest.json").write_bytes(snapshot.manifest_json(altered))
+    assert snapshot.verify(folder) == altered
+    for read in (snapshot.verify, snapshot.load, snapshot.load_served):
+        with pytest.raises(SnapshotCorrupt, match="not the recorded one"):
+            read(folder, sealed)
