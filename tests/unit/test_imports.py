@@ -42,7 +42,6 @@ RULES: dict[str, tuple[str, ...]] = {
     ),
     # What the processes are wired from.
     "app.ids": (),
-    "app.threads": (),
     "app.settings": (),
     "app.logs": ("structlog",),
     "app.metrics": ("prometheus_client",),
