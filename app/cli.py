@@ -17,7 +17,7 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from app import settings
 from app.commands.errors import CommandError
@@ -25,6 +25,9 @@ from app.database_url import DatabaseMissing
 from app.settings import SettingInvalid, Settings
 from app.storage.errors import StorageError
 from models.errors import ModelError
+
+_UNCUT = 4096
+"""Wider than any line: rows are for other programs too, and a terminal wraps them by itself."""
 
 _KNOWN = (SettingInvalid, DatabaseMissing, CommandError, StorageError, ModelError, OSError)
 
@@ -173,12 +176,12 @@ def list_keys() -> None:
     """
     from app.commands import keys as command
 
-    # The id is never cut: `keys revoke` takes it.
-    table = Table(Column("id", min_width=36), "name", "scopes", "created", "revoked")
+    columns = ("id", "state", "name", "scopes", "created")
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
     for key in command.listed(_settings()):
-        created, revoked = command.moment(key.created_ms), command.moment(key.revoked_ms)
-        table.add_row(str(key.id), key.name, ", ".join(key.scopes), created, revoked)
-    Console().print(table)
+        state, created = command.state(key), command.moment(key.created_ms)
+        table.add_row(str(key.id), state, key.name, ", ".join(key.scopes), created)
+    Console(width=_UNCUT).print(table)
 
 
 @_keys.command("revoke")

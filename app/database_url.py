@@ -16,6 +16,7 @@ def database_url(settings: Settings) -> str:
     if url is None:
         raise DatabaseMissing(
             f"no database: DATABASE_URL is not set and none runs in {settings.home}."
-            " Start one with `adscent db`, or set DATABASE_URL"
+            " Start one with `adscent db` and wait until it says that it is ready, or set"
+            " DATABASE_URL"
         )
     return url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -138,6 +139,8 @@ def problem(
 
 def shown(value: object) -> str | int | float | bool | None:
     """A refused value, cut so that an error never echoes a whole body."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a huge number" if math.isinf(value) else "not a number"  # JSON has neither
     if value is None or isinstance(value, bool | int | float):
         return value if not isinstance(value, int) or abs(value) < 2**53 else "a huge integer"
     text = value if isinstance(value, str) else repr(value)

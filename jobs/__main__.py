@@ -12,14 +12,14 @@ from prometheus_client import CollectorRegistry, Counter, start_http_server
 
 from app import logs
 from app.database_url import database_url
-from app.settings import Settings, from_environment
+from app.settings import Settings, from_environment, listening
 from app.storage import job_runs, migrate
 from app.storage.engine import Database
 from app.storage.errors import DatabaseUnavailable, LeadLost
 from app.storage.job_runs import Lead
 from jobs import retention, retrain
-from jobs.context import Context
-from jobs.schedule import scheduler_of
+from jobs.context import Context, Measures
+from jobs.schedule import scheduler_of, table
 from models.features import load_schema
 
 _LEAD_AGAIN_S = 2.0
@@ -27,13 +27,20 @@ _CHECK_LEAD_S = 1.0
 
 
 async def run(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. Raises `MigrationsPending` and `SchemaInvalid` at the start."""
+    """Run until SIGTERM or SIGINT.
+
+    Raises `MigrationsPending`, `SchemaInvalid` and `AddressUnavailable` at the start.
+    """
     url = database_url(settings)
     schema = load_schema(settings.features)
     await migrate.check(url)
     registry = CollectorRegistry()
     failures = Counter("adscent_job_failures", "Jobs ended by an error", ["job"], registry=registry)
-    server, _ = start_http_server(settings.jobs_metrics_port, settings.metrics_host, registry)
+    for job in table(settings):
+        failures.labels(job=job.name)
+    host, port = settings.metrics_host, settings.jobs_metrics_port
+    with listening(host, port, "ADSCENT_JOBS_METRICS_"):
+        server, _ = start_http_server(port, host, registry)
     database = Database(url, settings.database_pool)
     context = Context(
         settings=settings,
@@ -43,6 +50,7 @@ async def run(settings: Settings) -> None:
         clock=lambda: time.time_ns() // 1_000_000,
         log=structlog.get_logger("jobs"),
         failures=failures,
+        measures=Measures(registry),
     )
     try:
         await _until_stopped(context)
@@ -67,17 +75,24 @@ async def _lead_while_possible(context: Context, stop: asyncio.Event) -> None:
         if lead is None:
             return
         context.log.info("leading")
-        await _prepare(context)
-        scheduler = scheduler_of(context)
-        scheduler.start()
         try:
-            await _watch(lead, stop)
+            with context.measures.leading.track_inprogress():
+                await _lead(context, lead, stop)
         finally:
-            # Without the pause a job that is due fires once more during the shutdown.
-            scheduler.pause()
-            async with context.training:
-                scheduler.shutdown(wait=False)
             context.log.info("stopped_leading")
+
+
+async def _lead(context: Context, lead: Lead, stop: asyncio.Event) -> None:
+    await _prepare(context)
+    scheduler = scheduler_of(context)
+    scheduler.start()
+    try:
+        await _watch(lead, stop)
+    finally:
+        # Without the pause a job that is due fires once more during the shutdown.
+        scheduler.pause()
+        async with context.training:
+            scheduler.shutdown(wait=False)
 
 
 async def _prepare(context: Context) -> None:

@@ -8,11 +8,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
-from prometheus_client import Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app.settings import Settings
 from app.storage.engine import Database
 from models.schema import Schema
+
+_ENDS = ("accepted", "repaired", "refused", "skipped", "empty", "failed")
+_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Measures:
+    """What the jobs process tells Prometheus of its training; every series is there from 0 on."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.runs = Counter(
+            "adscent_jobs_runs", "Training runs by how they ended", ["state"], registry=registry
+        )
+        self.leading = Gauge(
+            "adscent_jobs_leading", "1 while this process leads, else 0", registry=registry
+        )
+        self.training = Histogram(
+            "adscent_training_seconds",
+            "Duration of a training run from its chunk to its record",
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        for state in _ENDS:
+            self.runs.labels(state=state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,4 +51,5 @@ class Context:
     clock: Callable[[], int]
     log: structlog.stdlib.BoundLogger
     failures: Counter
+    measures: Measures = field(default_factory=lambda: Measures(CollectorRegistry()))
     training: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -199,7 +199,7 @@ class Log:
         declared = {item.full_name for item in self._features}
         for name in columns:
             if name.startswith(("user.", "ad.")) and name not in declared:
-                remedy = "Declare it in features.toml or remove the column."
+                remedy = "Declare it in the file of --features or remove the column."
                 raise self._column(name, "the schema does not declare it", remedy)
         for name in self._wanted().values():
             if name not in columns:

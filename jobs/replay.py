@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,11 +21,16 @@ from jobs.replay_report import ChunkReport, ReplayReport
 from jobs.replay_table import tables
 from models.constraints import project
 from models.cycle import Outcome, genesis_snapshot, learn
+from models.errors import InvalidInput, SchemaInvalid
 from models.features import Schema, load_schema
 from models.index import AdSet
 from models.offset import genesis, sigmoid
 from models.trainer import TrainerSettings, train
 from models.types import Batch, Float64s, Int64s, Ragged, empty_batch, join_ragged
+
+
+class ReportUnwritable(InvalidInput):
+    """A file that was asked for and that could not be written at the end."""
 
 
 def run(
@@ -38,9 +44,12 @@ def run(
 ) -> int:
     """Replay `log`, print the result, write the JSON report and the page; returns the exit code.
 
-    Raises `SchemaInvalid` for the features file, `LogInvalid` for the log or the chunk's length.
+    Raises `SchemaInvalid` for the features file, `LogInvalid` for the log or the chunk's length,
+    `ReportUnwritable` before anything is replayed.
     """
-    schema, length_ms = load_schema(features), chunk_ms(chunk)
+    schema, length_ms = _schema(features), chunk_ms(chunk)
+    check_writable("--report", report)
+    check_writable("--html", html)
     console = Console()
     with Log(log, schema, label) as opened, _progress(console) as bar:
         task = bar.add_task(log.name, total=opened.chunk_count(length_ms))
@@ -52,6 +61,31 @@ def run(
     return 0
 
 
+def _schema(path: Path) -> Schema:
+    """The schema of the file; its errors name the file."""
+    try:
+        return load_schema(path)
+    except SchemaInvalid as error:
+        place = "" if error.field in ("features file", "features.toml") else f", {error.field}"
+        raise SchemaInvalid(f"{path}{place}", error.value, error.limit, error.remedy) from error
+
+
+def check_writable(option: str, path: Path | None) -> None:
+    """Make the folder of a file that is written at the end. Raises `ReportUnwritable`."""
+    if path is None:
+        return
+    remedy = "Give the path of a file in a folder that you may write to."
+    if path.is_dir():
+        raise ReportUnwritable(option, str(path), "it is a folder", remedy)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        limit = f"its folder cannot be made ({error.strerror})"
+        raise ReportUnwritable(option, str(path), limit, remedy) from error
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ReportUnwritable(option, str(path), "it cannot be written", remedy)
+
+
 def _progress(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TextColumn("chunks"), TimeRemainingColumn(), console=console)
@@ -59,7 +93,6 @@ def _progress(console: Console) -> Progress:
 
 def _write(path: Path | None, content: bytes) -> None:
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
 

@@ -85,6 +85,7 @@ async def requested(context: Context) -> None:
                 reasons = ["no impression has passed its attribution window since the last run"]
                 now_ms = context.clock()
                 await job_runs.finish(context.database, run.id, "empty", reasons, now_ms)
+                context.measures.runs.labels(state="empty").inc()
 
 
 async def _next_chunk(context: Context) -> Chunk:
@@ -95,7 +96,8 @@ async def _train(context: Context, run: Run, chunk: Chunk) -> None:
     """One run from its chunk to its record. A failure is recorded in the run, then raised."""
     log = context.log.bind(run_id=str(run.id), events=len(chunk))
     try:
-        recorded = await _learn_and_record(context, run, chunk)
+        with context.measures.training.time():
+            recorded = await _learn_and_record(context, run, chunk)
     except CursorMoved as error:
         # Another leader or a rollback was faster. Nothing was recorded; the next run starts anew.
         await _fail(context, run, str(error))
@@ -104,6 +106,7 @@ async def _train(context: Context, run: Run, chunk: Chunk) -> None:
         await _fail(context, run, f"{type(error).__name__}: {error}")
         raise
     else:
+        context.measures.runs.labels(state=recorded.state).inc()
         log.info("run_ended", state=recorded.state, reasons=list(recorded.reasons))
 
 
@@ -191,6 +194,7 @@ def _state(result: Manifest, stays: bool) -> RunState:
 
 
 async def _fail(context: Context, run: Run, reason: str) -> None:
+    context.measures.runs.labels(state="failed").inc()
     await job_runs.finish(context.database, run.id, "failed", [reason], context.clock())
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 from msgspec import UNSET
 
 from app.api.body import refuse
-from app.api.moments import milliseconds, moment_or_none
+from app.api.moments import EARLIEST_MS, LATEST_MS, milliseconds, moment_or_none
 from app.api.schemas import (
     AdBody,
     AdvertiserBody,
@@ -25,6 +27,7 @@ from models.types import (
     Ad,
     Advertiser,
     Campaign,
+    Clause,
     FeatureValue,
     Targeting,
 )
@@ -128,8 +131,16 @@ def _check_features(features: dict[str, FeatureValue], encoder: Encoder) -> None
         _check_storable(place, value)
         try:
             encoder.encode_ad({name: value})
-        except (FeatureUnknown, FeatureValueInvalid) as error:
-            raise type(error)(place, error.value, error.limit, error.remedy) from error
+        except FeatureUnknown as error:
+            limit = f"the features of an ad are {', '.join(_given(encoder.schema))}"
+            raise FeatureUnknown(place, error.value, limit, error.remedy) from error
+        except FeatureValueInvalid as error:
+            raise FeatureValueInvalid(place, error.value, error.limit, error.remedy) from error
+
+
+def _given(schema: Schema) -> list[str]:
+    """The features that a document gives; the others come from the ad's ids."""
+    return [feature.name for feature in schema.ad if feature.name not in _DERIVED]
 
 
 def _check_storable(place: str, value: FeatureValue) -> None:
@@ -148,15 +159,24 @@ def _check_creative(body: AdBody) -> None:
 
 
 def _flight(flight: FlightBody) -> tuple[int | None, int | None]:
-    start, end = milliseconds(flight.start), milliseconds(flight.end)
+    start, end = _moment("flight.start", flight.start), _moment("flight.end", flight.end)
     if start is not None and end is not None and start >= end:
         raise refuse("flight.end", str(flight.end), "it must be after the start", "Move the end.")
     return start, end
 
 
+def _moment(place: str, given: datetime | None) -> int | None:
+    """Milliseconds since 1970. An offset from UTC can move a time out of the years 1 to 9999."""
+    found = milliseconds(given)
+    if found is not None and not EARLIEST_MS <= found <= LATEST_MS:
+        limit = "a time from 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999Z"
+        raise refuse(place, str(given), limit, "Leave it out where there is no such limit.")
+    return found
+
+
 def _targeting(body: TargetingBody, schema: Schema) -> Targeting:
     targeting = parse_targeting(msgspec.to_builtins(body))
-    known = {feature.full_name for feature in schema.user}
+    known = {feature.full_name: feature.kind for feature in schema.user}
     for group in ("all", "any", "none"):
         for index, clause in enumerate(getattr(targeting, group)):
             where = f"targeting.{group}[{index}].{clause.feature}"
@@ -165,4 +185,11 @@ def _targeting(body: TargetingBody, schema: Schema) -> Targeting:
                 limit = f"the user features are {', '.join(sorted(known))}"
                 remedy = "Correct the name or drop the clause."
                 raise FeatureUnknown(where, clause.feature, limit, remedy)
+            if clause.values is None and known[clause.feature] != "numeric":
+                limit = f"only a numeric feature takes a range; this is {known[clause.feature]}"
+                raise refuse(where, _range_of(clause), limit, 'List its values, as in ["us"].')
     return targeting
+
+
+def _range_of(clause: Clause) -> str:
+    return f"{clause.minimum} to {clause.maximum}"

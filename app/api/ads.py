@@ -113,7 +113,7 @@ async def _changed(services: Services, ad: Ad) -> Response:
     held = await acknowledged(services, ad.version)
     change = AdChange(
         ad=ad_view(ad),
-        catalog_version=held.version,
+        catalog_version=ad.version,
         acknowledged=held.acknowledged,
         pending=held.pending,
     )

@@ -98,7 +98,7 @@ async def _changed(services: Services, advertiser: Advertiser) -> Response:
     held = await acknowledged(services, advertiser.version)
     change = AdvertiserChange(
         advertiser=advertiser_view(advertiser),
-        catalog_version=held.version,
+        catalog_version=advertiser.version,
         acknowledged=held.acknowledged,
         pending=held.pending,
     )

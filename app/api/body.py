@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 from fastapi import Request, Response
+from msgspec import inspect
 
 from app.errors import BodyInvalid, BodyTooLarge, ContentTypeWrong, FieldError, shown
 
@@ -20,7 +23,19 @@ _REMEDIES = (
     ("unknown field", "Remove this field or correct its name."),
     ("JSON is malformed", "Send one valid JSON object in UTF-8."),
     ("truncated", "Send one valid JSON object in UTF-8."),
+    ("datetime", "Write it as 2026-11-22T00:00:00Z, with the offset from UTC."),
+    ("Number out of range", "Send a smaller number."),
 )
+_EXPECTED = re.compile(r"^Expected `([^`]*)`(, got)?")
+_KINDS = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
 
 
 def answer(content: object, status: int = 200) -> Response:
@@ -53,6 +68,9 @@ def refuse(field: str, value: object, limit: str, remedy: str) -> BodyInvalid:
 
 def explain(error: Exception, body: bytes, kind: type) -> FieldError:
     """Name the field, value, limit and remedy of a body that msgspec refused."""
+    if isinstance(error, RecursionError):
+        limit, remedy = "it is nested too deeply", "Send flat values and lists."
+        return FieldError(field="body", value=None, limit=limit, remedy=remedy)
     match = _PLACE.match(str(error))
     parts: Mapping[str, Any] = match.groupdict() if match else {"limit": str(error), "path": ""}
     limit = str(parts["limit"]).replace("`", "")
@@ -62,7 +80,10 @@ def explain(error: Exception, body: bytes, kind: type) -> FieldError:
         field, value = f"{field}.{name[1]}".lstrip("."), None
     if parts.get("key"):
         value = None
-    remedy = next((text for mark, text in _REMEDIES if mark in str(error)), "Correct this value.")
+    remedy = _remedy(str(error))
+    allowed = () if name or parts.get("key") else _allowed(kind, field)
+    if allowed:
+        limit, remedy = f"one of {', '.join(allowed)}", "Send one of them."
     return FieldError(field=field or "body", value=shown(value), limit=limit, remedy=remedy)
 
 
@@ -98,18 +119,45 @@ def _too_large(limit: int) -> BodyTooLarge:
 
 
 def _explained(error: Exception, body: bytes, kind: type) -> BodyInvalid:
-    if isinstance(error, RecursionError):
-        return refuse("body", None, "it is nested too deeply", "Send flat values and lists.")
     fault = explain(error, body, kind)
     return BodyInvalid(f"{fault.field}: {fault.limit}", [fault])
+
+
+def _remedy(message: str) -> str:
+    known = next((text for mark, text in _REMEDIES if mark in message), None)
+    expected = _EXPECTED.match(message)
+    if known is not None or expected is None:
+        return known or "Correct this value."
+    *others, last = (_KINDS.get(kind, kind) for kind in expected[1].split(" | "))
+    wanted = f"{', '.join(others)} or {last}" if others else last
+    return f"Send {wanted}." if expected[2] else f"Send {wanted} within this limit."
+
+
+def _allowed(kind: type, field: str) -> tuple[str, ...]:
+    """The values of the enumeration that stands at this path; none where there is none."""
+    place: inspect.Type | None = _described(kind)
+    for step in _STEP.finditer(f".{field}"):
+        place = _inside(place, step[1])
+    return tuple(map(str, place.values)) if isinstance(place, inspect.LiteralType) else ()
+
+
+@lru_cache(maxsize=64)
+def _described(kind: type) -> inspect.Type:
+    return inspect.type_info(kind)
+
+
+def _inside(kind: inspect.Type | None, key: str | None) -> inspect.Type | None:
+    if isinstance(kind, inspect.StructType):
+        return next((field.type for field in kind.fields if field.encode_name == key), None)
+    return kind.item_type if isinstance(kind, inspect.ListType) and key is None else None
 
 
 def _locate(path: str, body: bytes, kind: type) -> tuple[str, object]:
     """The readable name of a msgspec path and the value found there, if the body can be read."""
     try:
-        place: Any = msgspec.json.decode(body)
+        place: Any = _LOOSE.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return path.lstrip("."), None
+        return path.partition("[...]")[0].lstrip("."), None
     named = ""
     for step in _STEP.finditer(path):
         key, index = step.groups()
@@ -125,6 +173,9 @@ def _locate(path: str, body: bytes, kind: type) -> tuple[str, object]:
 
 def _offender(mapping: dict[str, Any], kind: type, field: str) -> str:
     """The key of the first value that its map refuses; msgspec names the map but not the key."""
+    huge = next((key for key, value in mapping.items() if _is_huge(value)), None)
+    if huge is not None:
+        return huge
     expected = get_type_hints(kind, include_extras=True).get(field)
     for key, value in mapping.items() if expected else ():
         try:
@@ -132,3 +183,12 @@ def _offender(mapping: dict[str, Any], kind: type, field: str) -> str:
         except msgspec.ValidationError:
             return key
     return next(iter(mapping))
+
+
+def _is_huge(value: object) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return any(isinstance(item, float) and math.isinf(item) for item in items)
+
+
+# Without a hook of its own msgspec stops at a number above the largest float.
+_LOOSE = msgspec.json.Decoder(float_hook=float)

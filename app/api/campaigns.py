@@ -92,7 +92,7 @@ async def _changed(services: Services, campaign: Campaign) -> Response:
     held = await acknowledged(services, campaign.version)
     change = CampaignChange(
         campaign=campaign_view(campaign),
-        catalog_version=held.version,
+        catalog_version=campaign.version,
         acknowledged=held.acknowledged,
         pending=held.pending,
     )

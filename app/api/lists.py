@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, TypeVar
 from uuid import UUID
 
-from fastapi import Path, Query
+from fastapi import Path, Query, Request
 
 from app.api.body import refuse
 from models.types import MAX_ID
@@ -47,6 +47,16 @@ def page(found: Sequence[_T], limit: int, key: str = "id") -> tuple[Sequence[_T]
     kept = found[:limit]
     last = str(getattr(kept[-1], key))
     return kept, base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+async def check_query(request: Request) -> None:
+    """Raise `BodyInvalid` for a query parameter that the call does not have."""
+    dependant = request.scope["route"].dependant
+    known = [parameter.alias for parameter in dependant.query_params]
+    for name, value in request.query_params.items():
+        if name not in known:
+            limit = f"the parameters are {', '.join(known)}" if known else "there are no parameters"
+            raise refuse(f"query.{name}", value, limit, "Remove it or correct its name.")
 
 
 def _opened(cursor: str | None) -> str | None:

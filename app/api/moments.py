@@ -6,6 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+EARLIEST_MS = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+LATEST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+"""The first and the last time that `moment` and the database can tell, in UTC."""
+
 
 def milliseconds(given: datetime | None) -> int | None:
     """Milliseconds since 1970, rounded down; None stays None."""

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from app.api import schemas
+from app.api.examples import EXAMPLES
+from app.api.lists import check_query
 from app.errors import PROBLEM_TYPE, Problem
 from app.serving.pipeline import Decision
 from app.serving.state import Scope
@@ -55,8 +57,11 @@ def operation(
             "content": {"application/json": content},
         }
     described = f"Needs a key with the scope `{scope}`." if scope else "Needs any key."
+    # Calls with a body take no parameters; the fastest are spared the dependency.
+    checks = [] if body else [Depends(check_query)]
     return {
         "summary": summary,
+        "dependencies": checks,
         "description": described,
         "responses": responses,
         "openapi_extra": extra,
@@ -88,8 +93,19 @@ def _document(app: FastAPI) -> dict[str, Any]:
     ]
     _, components = msgspec.json.schema_components([*kinds, Decision, Problem], ref_template=_REF)
     parts["schemas"] = {**parts.get("schemas", {}), **components}
+    _show_examples(document)
     parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return document
+
+
+def _show_examples(document: dict[str, Any]) -> None:
+    """Add the examples of answers here: on the way through FastAPI they would lose their nulls."""
+    shown = {_reference(kind)["$ref"]: example for kind, example in EXAMPLES.items()}
+    calls = (call for methods in document["paths"].values() for call in methods.values())
+    for described in (one for call in calls for one in call["responses"].values()):
+        for content in described.get("content", {}).values():
+            if content["schema"].get("$ref") in shown:
+                content["example"] = shown[content["schema"]["$ref"]]
 
 
 def _content(kind: type, media: str) -> dict[str, Any]:

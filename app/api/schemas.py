@@ -240,6 +240,13 @@ class ServingView(Answer, frozen=True):
     is_pinned: bool
 
 
+class PromotedView(ServingView, frozen=True):
+    """What is served now, and the workers that serve it already or do not yet."""
+
+    acknowledged: list[str]
+    pending: list[str]
+
+
 class RunView(Answer, frozen=True):
     """One training run; `snapshot_id` is what it made."""
 

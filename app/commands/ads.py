@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -18,13 +18,11 @@ from app.errors import FieldError, RequestFault, shown
 from app.settings import Settings
 from app.storage.catalog import Catalog
 from app.storage.engine import Database
-from app.storage.errors import NotFound
 from models.errors import InvalidInput
 from models.features import Encoder, load_schema
 from models.types import Ad, Advertiser, Campaign
 
 _ACTOR = "cli:ads import"
-_T = TypeVar("_T")
 _Row = TypeVar("_Row", Ad, Campaign, Advertiser)
 
 
@@ -124,12 +122,16 @@ def _described(number: int, fault: FieldError) -> str:
 
 async def _store(database: Database, read: CatalogFile) -> int:
     catalog = Catalog(database)
+    stored = await catalog.changes_since(0)
     faults = [
-        *await _orphans(read.ads, "campaign_id", read.campaigns, catalog.get_campaign),
-        *await _orphans(read.campaigns, "advertiser_id", read.advertisers, catalog.get_advertiser),
+        *_orphans(read.ads, "campaign_id", {*read.campaigns, *_ids(stored.campaigns)}),
+        *_orphans(read.campaigns, "advertiser_id", {*read.advertisers, *_ids(stored.advertisers)}),
+        *_revived(read.ads, "ad", stored.ads),
+        *_revived(read.campaigns, "campaign", stored.campaigns),
+        *_revived(read.advertisers, "advertiser", stored.advertisers),
     ]
     if faults:
-        raise ImportInvalid(faults)
+        raise ImportInvalid([_line(number, text) for number, text in sorted(faults)])
     return await catalog.import_catalog(
         [row for _, row in read.advertisers.values()],
         [row for _, row in read.campaigns.values()],
@@ -138,33 +140,38 @@ async def _store(database: Database, read: CatalogFile) -> int:
     )
 
 
-async def _orphans(
-    rows: dict[int, tuple[int, _Row]],
-    key: str,
-    in_file: dict[int, _T],
-    get: Callable[[int], Awaitable[object]],
-) -> list[str]:
-    """The rows whose parent is neither in the file nor in the catalog."""
-    missing: dict[int, bool] = {}
-    faults = []
+def _line(number: int, text: str) -> str:
+    return f"line {number}: {text}"
+
+
+def _ids(rows: Iterable[Ad | Campaign | Advertiser]) -> set[int]:
+    return {row.id for row in rows}
+
+
+def _orphans(
+    rows: dict[int, tuple[int, _Row]], key: str, known: Container[int]
+) -> Iterator[tuple[int, str]]:
+    """Line and fault of the rows whose parent is neither in the file nor in the catalog."""
+    kind = key.removesuffix("_id")
     for number, row in rows.values():
         parent: int = getattr(row, key)
-        if parent in in_file:
-            continue
-        if parent not in missing:
-            missing[parent] = await _is_missing(parent, get)
-        if missing[parent]:
-            kind = key.removesuffix("_id")
-            faults.append(
-                f"line {number}: {key} (given: {shown(parent)}): there is no such {kind}, here or"
-                f' in the catalog. Add a line {{"{kind}": {{"id": {parent}, …}}}}.'
+        if parent not in known:
+            yield (
+                number,
+                f"{key} (given: {shown(parent)}): there is no such {kind}, here or in the catalog."
+                f' Add a line {{"{kind}": {{"id": {parent}, …}}}}.',
             )
-    return faults
 
 
-async def _is_missing(row_id: int, get: Callable[[int], Awaitable[object]]) -> bool:
-    try:
-        await get(row_id)
-    except NotFound:
-        return True
-    return False
+def _revived(
+    rows: dict[int, tuple[int, _Row]], kind: str, stored: Iterable[_Row]
+) -> Iterator[tuple[int, str]]:
+    """Line and fault of the rows that would bring back what is retired in the catalog."""
+    retired = {row.id for row in stored if row.state == "retired"}
+    for number, row in rows.values():
+        if row.id in retired and row.state != "retired":
+            yield (
+                number,
+                f"state (given: {row.state!r}): {kind} {row.id} is retired in the catalog, which is"
+                f' final. Give the {kind} a new id, or "state": "retired".',
+            )

@@ -21,12 +21,15 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    with EmbeddedPostgres(settings.home) as database:
-        asyncio.run(migrate.upgrade(database.url))
+    with EmbeddedPostgres(settings.home, prepare=_migrated):
         tell(f"PostgreSQL is ready for `adscent serve` and `adscent jobs` (home {settings.home})")
         ended.wait()
 
 
+def _migrated(url: str) -> None:
+    asyncio.run(migrate.upgrade(url))
+
+
 def upgrade(settings: Settings) -> None:
     """Migrate the configured database to this version's tables."""
-    asyncio.run(migrate.upgrade(database_url(settings)))
+    _migrated(database_url(settings))

@@ -33,8 +33,11 @@ def revoke(settings: Settings, key_id: UUID) -> None:
     with_database(settings, lambda database: keys.revoke_api_key(database, key_id, now_ms))
 
 
-def moment(milliseconds: int | None) -> str:
-    """A time for people to read; nothing for None."""
-    if milliseconds is None:
-        return ""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(" ", "seconds")
+def state(key: ApiKey) -> str:
+    """ "active", or "revoked" and since when."""
+    return "active" if key.revoked_ms is None else f"revoked {moment(key.revoked_ms)}"
+
+
+def moment(milliseconds: int) -> str:
+    """A time (ms since 1970) for people to read, in UTC."""
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"

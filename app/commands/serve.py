@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
+import socket
 import tempfile
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +16,7 @@ from uvicorn.supervisors import Multiprocess
 
 from app import logs
 from app.database_url import database_url
-from app.settings import Settings
+from app.settings import Settings, listening
 from app.storage import migrate
 from models.features import load_schema
 
@@ -24,8 +26,8 @@ _GRACE_S = 10
 def run(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; every request under way is answered first.
 
-    Raises `SchemaInvalid`, `DatabaseMissing`, `DatabaseUnavailable` and `MigrationsPending` before
-    any worker starts.
+    Raises `SchemaInvalid`, `DatabaseMissing`, `DatabaseUnavailable`, `MigrationsPending` and
+    `AddressUnavailable` before any worker starts.
     """
     logs.configure(settings.log_level)
     load_schema(settings.features)
@@ -35,8 +37,8 @@ def run(settings: Settings) -> None:
     try:
         _publish(settings, url, folder)
         _serve_metrics(settings, folder)
-        config = _configuration(settings)
-        Multiprocess(config, [config.bind_socket()]).run()
+        with _bound(settings) as bound:
+            Multiprocess(_configuration(settings), [bound]).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -56,7 +58,25 @@ def _serve_metrics(settings: Settings, folder: Path) -> None:
     # Imported late: prometheus_client looks for its folder in the environment when imported.
     from app import metrics_server
 
-    metrics_server.serve(folder, settings.metrics_host, settings.metrics_port)
+    host, port = settings.metrics_host, settings.metrics_port
+    with listening(host, port, "ADSCENT_METRICS_"):
+        metrics_server.serve(folder, host, port)
+
+
+def _bound(settings: Settings) -> socket.socket:
+    """The socket that the workers share. uvicorn's own way to bind it exits without a remedy."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        with listening(settings.host, settings.port, "ADSCENT_"):
+            bound.bind((settings.host, settings.port))
+    except BaseException:
+        bound.close()
+        raise
+    bound.set_inheritable(True)
+    logging.getLogger(__name__).info("listening on %s port %d", *bound.getsockname()[:2])
+    return bound
 
 
 def _configuration(settings: Settings) -> uvicorn.Config:

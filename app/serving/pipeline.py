@@ -11,6 +11,7 @@ import numpy as np
 from app.serving.auction import Placed, auction, expected_cpm
 from app.serving.bundle import Bundle
 from app.serving.retrieval import Retrieved, UserSide, retrieve
+from app.serving.targeting import value_texts
 from app.serving.tokens import MAX_PLACEMENT, TokenContent, Tokens
 from models.errors import FeatureValueInvalid
 from models.features import pack
@@ -115,7 +116,8 @@ def decide(
     """Choose and price ads for one request and seal a token for each.
 
     The propensity in every token is 1.0: nothing is explored yet, the choice is deterministic.
-    Raises `FeatureUnknown`, and `FeatureValueInvalid` also for a placement above 32 characters.
+    Raises `FeatureUnknown`, and `FeatureValueInvalid` also for a placement above 32 characters
+    or one that `user.placement` contradicts.
     """
     values = _with_placement(bundle, query)
     encoded, user = _user_side(bundle, values)
@@ -157,8 +159,18 @@ def _with_placement(bundle: Bundle, query: DecisionQuery) -> _User:
             f"at most {MAX_PLACEMENT} characters",
             "Shorten the name of the placement.",
         )
-    if not bundle.takes_placement or "placement" in query.user:
+    if not bundle.takes_placement:
         return query.user
+    given = value_texts("placement", query.user.get("placement"))
+    if not given or not query.placement:
+        return query.user if given else {**query.user, "placement": query.placement}
+    if given != (query.placement,):
+        raise FeatureValueInvalid(
+            "user.placement",
+            query.user["placement"],
+            f"it differs from the decision's placement, {query.placement}",
+            "Give only one of them, or make them equal.",
+        )
     return {**query.user, "placement": query.placement}
 
 

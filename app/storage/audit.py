@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -43,6 +43,29 @@ async def write(
             after=sa.null() if after is None else after,
         )
     )
+
+
+async def write_all(
+    connection: AsyncConnection,
+    actor: str,
+    action: str,
+    changes: Sequence[tuple[str, Mapping[str, object] | None, Mapping[str, object]]],
+) -> None:
+    """`write` for many (subject, before, after) in at most two statements."""
+    named = {"actor": actor, "action": action}
+    new = [
+        {**named, "subject": subject, "after": after}
+        for subject, before, after in changes
+        if before is None
+    ]
+    changed = [
+        {**named, "subject": subject, "before": before, "after": after}
+        for subject, before, after in changes
+        if before is not None
+    ]
+    for rows in (new, changed):
+        if rows:
+            await connection.execute(audit.insert(), rows)
 
 
 async def list_audit(

@@ -59,7 +59,7 @@ class Catalog:
     async def patch_ad(
         self, ad_id: int, actor: str, state: State | None = None, bid_micros: int | None = None
     ) -> Ad:
-        """Change the state or the bid of an ad. Raises `Conflict` when a retired one would live."""
+        """Change the state or the bid of an ad. Raises `Conflict` for a retired one."""
         await self._patch(ads, ad_id, actor, {"state": state, "bid_micros": bid_micros})
         return await self.get_ad(ad_id)
 
@@ -134,7 +134,8 @@ class Catalog:
     ) -> int:
         """Create or replace all of these in one transaction and return its version.
 
-        All or nothing: an error leaves the catalog as it was. One audit row counts them.
+        All or nothing: an error leaves the catalog as it was. Each one that is new or differs has
+        an audit row, and one more counts all of them.
         """
         given: list[tuple[sa.Table, list[dict[str, Any]]]] = [
             (advertisers, [advertiser_row(one) for one in new_advertisers]),
@@ -145,7 +146,10 @@ class Catalog:
             version = await _bump(connection)
             for table, rows in given:
                 for start in range(0, len(rows), _ROWS):
-                    await _upsert(connection, table, rows[start : start + _ROWS], version)
+                    part = rows[start : start + _ROWS]
+                    changes = await _changes(connection, table, part)
+                    await _upsert(connection, table, part, version)
+                    await audit.write_all(connection, actor, "import", changes)
             counts = {table.name: len(rows) for table, rows in given}
             await audit.write(connection, actor, "import", "catalog", after=counts)
         return version
@@ -193,7 +197,7 @@ class Catalog:
             before = await _locked(connection, table, row_id)
             if before is None:
                 raise NotFound(NAMES[table], row_id)
-            _check_final(table, before, changes.get("state", before["state"]))
+            _check_patch(table, before, changes)
             update = table.update().where(table.c.id == row_id)
             await connection.execute(update.values(version=version, **changes))
             subject = f"{NAMES[table]}:{row_id}"
@@ -242,6 +246,21 @@ async def _locked(
     query = table.select().where(table.c.id == row_id).with_for_update()
     row = (await connection.execute(query)).mappings().one_or_none()
     return None if row is None else readable(dict(row))
+
+
+async def _changes(
+    connection: AsyncConnection, table: sa.Table, rows: list[dict[str, Any]]
+) -> list[tuple[str, dict[str, Any] | None, dict[str, Any]]]:
+    """What (subject, before, after) replacing these rows changes."""
+    query = table.select().where(table.c.id.in_([row["id"] for row in rows]))
+    found = (await connection.execute(query.with_for_update())).mappings()
+    before = {row["id"]: readable(dict(row)) for row in found}
+    after = [readable(row) for row in rows]
+    return [
+        (f"{NAMES[table]}:{row['id']}", before.get(row["id"]), row)
+        for row in after
+        if row["id"] not in before or {**before[row["id"]], **row} != before[row["id"]]
+    ]
 
 
 async def _upsert(
@@ -293,6 +312,18 @@ async def _check_all_final(
 
 def _check_final(table: sa.Table, before: Mapping[Any, Any], state: str) -> None:
     if before["state"] == "retired" and state != "retired":
-        kind = NAMES[table]
-        limit = f"{kind} {before['id']} is retired, which is final"
-        raise Conflict("state", state, limit, f"Create another {kind} under a new id.")
+        raise _retired(table, before, "state", state)
+
+
+def _check_patch(table: sa.Table, before: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Nothing of a retired row changes any more; a patch that changes nothing may be repeated."""
+    _check_final(table, before, changes.get("state", before["state"]))
+    for column, value in changes.items():
+        if before["state"] == "retired" and value != before[column]:
+            raise _retired(table, before, column, value)
+
+
+def _retired(table: sa.Table, before: Mapping[Any, Any], column: str, value: object) -> Conflict:
+    kind = NAMES[table]
+    limit = f"{kind} {before['id']} is retired, which is final"
+    return Conflict(column, value, limit, f"Create another {kind} under a new id.")

@@ -76,10 +76,18 @@ class EmbeddedPostgres:
 
     `home`: the server's home; programs and data go to `home/postgres`, or, for root, to a folder
     below `/var/lib/adscent` that an unprivileged user can reach. `durable=False` turns fsync and
-    autovacuum off: for tests only, a power cut loses the database.
+    autovacuum off: for tests only, a power cut loses the database. `prepare` is called with the URL
+    at every start, before other processes can find the database.
     """
 
-    def __init__(self, home: Path, *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        durable: bool = True,
+        prepare: Callable[[str], None] | None = None,
+    ) -> None:
+        self._prepare = prepare
         self._home = home.resolve() / "postgres"
         self._durable = durable
         self._user = binaries.account()
@@ -107,6 +115,8 @@ class EmbeddedPostgres:
             self._clear_remains()
             self._port = self._choose_port()
             self._launch()
+            if self._prepare is not None:
+                self._prepare(self.url)
             return self._announce()
         except BaseException:
             self.stop()
@@ -182,8 +192,9 @@ class EmbeddedPostgres:
         if not wait_until(lambda: locked(lock, fcntl.LOCK_EX), _LOCK_S):
             lock.close()
             raise EmbeddedBusy(
-                f"another process runs the embedded database of {self._home.parent};"
-                " stop it first, or use it: `url_of` gives its address"
+                f"the database of {self._home.parent} is run by another process already. Use it:"
+                " `adscent serve`, `adscent jobs` and the other commands find it by themselves;"
+                " or stop that process first, or set ADSCENT_HOME to another folder"
             )
         self._lock = lock
         (self._home / "running.json").unlink(missing_ok=True)

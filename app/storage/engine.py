@@ -7,6 +7,7 @@ to `DatabaseUnavailable` here, with the driver's error kept as its cause.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -161,6 +162,8 @@ def at(ms: int) -> datetime:
 
 def ms_of(time: datetime) -> int:
     """Milliseconds since 1970."""
+    if time.tzinfo is None:  # asyncpg gives the first and the last time of all without their UTC
+        time = time.replace(tzinfo=UTC)
     return (time - _EPOCH) // timedelta(milliseconds=1)
 
 
@@ -205,9 +208,19 @@ def _constraint(error: asyncpg.IntegrityConstraintViolationError) -> ConstraintB
     field = name.removeprefix(f"{name.split('_')[0]}_{error.table_name}_")
     for rule in _RULES:
         field = field.removesuffix(rule)
-    is_reference = isinstance(error, asyncpg.ForeignKeyViolationError)
-    remedy = "Create it first." if is_reference else "Give a value that the constraint allows."
-    return ConstraintBroken(field, error.detail or str(error), f"constraint {name}", remedy)
+    missing = _MISSING.search(error.detail or "")
+    if isinstance(error, asyncpg.ForeignKeyViolationError) and missing is not None:
+        given, kind = missing[1], missing[2].removesuffix("s")
+        value = int(given) if given.isdecimal() else given
+        return ConstraintBroken(
+            field, value, f"there is no such {kind}", f"Create the {kind} first."
+        )
+    # The detail of a check shows the whole row, which is not the caller's to see.
+    remedy = "Give a value that the constraint allows."
+    return ConstraintBroken(field, None, f"constraint {name}", remedy)
+
+
+_MISSING = re.compile(r'=\((.*)\) is not present in table "(\w+)"')
 
 
 _RULES = ("_known", "_range", "_positive", "_not_negative", "_ordered", "_length")

@@ -119,6 +119,20 @@ def test_examples_of_the_document_are_valid() -> None:
     assert shown == 11
 
 
+def test_every_answer_has_an_example_that_fits() -> None:
+    """Each answer in JSON, and each problem, shows one that its schema allows."""
+    shown = 0
+    for path, methods in _document["paths"].items():
+        for call in methods.values():
+            for code, described in call["responses"].items():
+                for content in described["content"].values():
+                    schema = {**content["schema"], "components": _document["components"]}
+                    assert "example" in content, (path, code)
+                    jsonschema.Draft202012Validator(schema).validate(content["example"])
+                    shown += 1
+    assert shown > 100
+
+
 def _bodies(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for methods in document["paths"].values():
         for call in methods.values():

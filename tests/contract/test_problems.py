@@ -28,6 +28,8 @@ REFUSALS: list[tuple[str, str, dict[str, Any], int]] = [
     ("GET", "/v1/ads?limit=1001", {}, 422),
     ("GET", "/v1/ads?cursor=!", {}, 422),
     ("GET", "/v1/ads?state=asleep", {}, 422),
+    ("GET", "/v1/ads?status=paused", {}, 422),
+    ("GET", "/v1/ads/1?limit=2", {}, 422),
     (
         "PUT",
         "/v1/ads/1",
@@ -78,6 +80,57 @@ async def test_deep_nesting_is_refused(api: Api) -> None:
     nested = b'{"campaign_id":1,"bid_micros":1,"features":{"category":' + b"[" * 20_000
     answer = await api.client("admin").put("/v1/ads/1", content=nested, headers=headers)
     assert answer.status_code == 422
+
+
+async def test_unknown_parameter_is_told_the_known_ones(api: Api) -> None:
+    """A misspelt filter is refused, or the list would look as if the filter had been obeyed."""
+    for path, known in (
+        ("ads", "limit, cursor, state, campaign_id, advertiser_id"),
+        ("campaigns", "limit, cursor, state, advertiser_id"),
+        ("snapshots", "limit, cursor"),
+        ("retrains", "limit, cursor"),
+    ):
+        answer = await api.call("admin", "GET", f"/v1/{path}?status=paused")
+        assert answer.status_code == 422
+        [fault] = answer.json()["errors"]
+        assert (fault["field"], fault["value"]) == ("query.status", "paused")
+        assert fault["limit"] == f"the parameters are {known}"
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "kind"),
+    [("/v1/ads/1", "campaign_id", "campaign"), ("/v1/campaigns/1", "advertiser_id", "advertiser")],
+)
+async def test_unknown_parent_is_named(api: Api, path: str, field: str, kind: str) -> None:
+    """The error has the caller's words, not those of the database."""
+    body = {field: 999} | ({"bid_micros": 1} if kind == "campaign" else {})
+    answer = await api.call("admin", "PUT", path, json=body)
+    assert answer.status_code == 422
+    limit, remedy = f"there is no such {kind}", f"Create the {kind} first."
+    expected = {"field": field, "value": 999, "limit": limit, "remedy": remedy}
+    assert answer.json()["errors"] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("side", "time"),
+    [("start", "0001-01-01T00:00:00+23:59"), ("end", "9999-12-31T23:59:59-23:59")],
+)
+async def test_flight_outside_of_the_calendar_is_refused(api: Api, side: str, time: str) -> None:
+    """A time that only its offset moves out of the years 1 to 9999 is the caller's mistake."""
+    body = {"campaign_id": 1, "bid_micros": 1, "flight": {side: time}}
+    answer = await api.call("admin", "PUT", "/v1/ads/101", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == f"flight.{side}"
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"])
+async def test_first_and_last_time_are_kept(api: Api, time: str) -> None:
+    """The ends of the calendar are stored and read back."""
+    side = "start" if time.startswith("0") else "end"
+    body = {"campaign_id": 1, "bid_micros": 1, "flight": {side: time}}
+    answer = await api.call("admin", "PUT", "/v1/ads/101", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["ad"]["flight"][side] == time.replace(".999Z", ".999000Z")
 
 
 async def test_refused_change_changes_nothing(api: Api) -> None:

@@ -107,6 +107,17 @@ async def test_retired_is_final(catalog: Catalog) -> None:
     assert await catalog.version() == retired.version
 
 
+async def test_retired_ad_keeps_its_bid(catalog: Catalog) -> None:
+    """A bid is no more changed than a state; naming the bid that it has is no change."""
+    await catalog.put_ad(AD, "ann")
+    retired = await catalog.patch_ad(42, "ann", state="retired")
+    with pytest.raises(Conflict, match=r"bid_micros.*final"):
+        await catalog.patch_ad(42, "ann", bid_micros=AD.bid_micros + 1)
+    assert await catalog.get_ad(42) == retired
+    repeated = await catalog.patch_ad(42, "ann", state="retired", bid_micros=AD.bid_micros)
+    assert repeated.bid_micros == AD.bid_micros
+
+
 async def test_retiring_twice_is_harmless(catalog: Catalog) -> None:
     """A repeated retirement is no conflict."""
     await catalog.patch_campaign(7, "ann", state="retired")
@@ -172,6 +183,26 @@ async def test_import_is_one_version_and_all_or_nothing(catalog: Catalog) -> Non
     assert await catalog.import_catalog([], [], ads, "ann") == 2
     changes = await catalog.changes_since(1)
     assert (changes.version, len(changes.ads), changes.campaigns) == (2, 2000, ())
+
+
+async def test_import_audits_what_it_changes(catalog: Catalog, database: Database) -> None:
+    """Both states of whatever differs, none of what is the same, and the counts at the end."""
+    await catalog.import_catalog([], [], [AD, replace(AD, id=43)], "ann")
+    old = await catalog.get_campaign(7)
+    changed = [replace(AD, bid_micros=5, state="paused"), replace(AD, id=43), replace(AD, id=44)]
+    await catalog.import_catalog([], [replace(old, name="new")], changed, "bob")
+    rows = [row for row in await list_audit(database, 9) if row.actor == "bob"]
+    assert [row.subject for row in rows[1:]] == ["ad:42", "ad:44", "campaign:7"]
+    assert (rows[0].subject, rows[0].after) == (
+        "catalog",
+        {"advertisers": 0, "campaigns": 1, "ads": 3},
+    )
+    before, after = rows[1].before, rows[1].after
+    assert before is not None
+    assert after is not None
+    assert (before["bid_micros"], before["state"]) == (AD.bid_micros, AD.state)
+    assert (after["bid_micros"], after["state"]) == (5, "paused")
+    assert rows[2].before is None
 
 
 async def test_import_with_one_id_twice_is_refused(catalog: Catalog) -> None:

@@ -134,11 +134,19 @@ def test_a_token_carries_what_was_decided_with(bundle: Bundle) -> None:
 def test_the_placement_is_a_feature_unless_the_caller_gives_one(bundle: Bundle) -> None:
     """A declared `user.placement` is filled from the query; a given one is kept."""
     filled = decide(bundle, DecisionQuery(market.USER, 1, "home")).ads[0].token
-    given = decide(bundle, DecisionQuery({**market.USER, "placement": "side"}, 1, "home"))
+    given = decide(bundle, DecisionQuery({**market.USER, "placement": "side"}, 1))
     for token, placement in ((filled, "home"), (given.ads[0].token, "side")):
         ids = unpack(market.SCHEMA, [TOKENS.open(token, market.NOW).features])[0].ids
         expected = market.ENCODER.encode_user({**market.USER, "placement": placement}).ids
         np.testing.assert_array_equal(ids, expected)
+
+
+def test_two_placements_that_differ_are_refused(bundle: Bundle) -> None:
+    """The user's placement may repeat the decision's or be missing, but not contradict it."""
+    for same in ("home", None, ""):
+        decide(bundle, DecisionQuery({**market.USER, "placement": same}, 1, "home"))
+    with pytest.raises(FeatureValueInvalid, match="placement, home"):
+        decide(bundle, DecisionQuery({**market.USER, "placement": "side"}, 1, "home"))
 
 
 def test_targeting_sees_the_placement(bundle: Bundle) -> None:

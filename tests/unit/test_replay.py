@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.replay import no_ads, rows_of, seen
+from jobs.replay import ReportUnwritable, check_writable, no_ads, rows_of, run, seen
 from jobs.replay_figures import Predictions
 from jobs.replay_page import Series, chart
+from models.errors import SchemaInvalid
 from models.types import Batch, Ragged
 
 
@@ -80,3 +83,22 @@ def test_a_chart_is_always_well_formed(values: list[float | None], marked: bool)
     drawn = chart(times, [Series("a", "x", values)], 1.0 if marked else None)
     ElementTree.fromstring(drawn.replace("<span class=key", '<span class="key"'))  # noqa: S314
     assert "nan" not in drawn
+
+
+def test_unwritable_report_is_refused_before_the_replay(tmp_path: Path) -> None:
+    """A folder, or a file below a file, cannot be written; a folder that is missing is made."""
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "report.json"):
+        with pytest.raises(ReportUnwritable, match="--report"):
+            check_writable("--report", path)
+    check_writable("--report", tmp_path / "new" / "report.json")
+    assert (tmp_path / "new").is_dir()
+
+
+@pytest.mark.parametrize("text", ["version = ", "version = 1\nbogus = 1"])
+def test_schema_error_names_the_file_given(tmp_path: Path, text: str) -> None:
+    """Not features.toml, when the schema is in another file."""
+    other = tmp_path / "other.toml"
+    other.write_text(text)
+    with pytest.raises(SchemaInvalid, match=re.escape(str(other))):
+        run(tmp_path / "log.csv", other, "clicked", "1h", None, None, 1)

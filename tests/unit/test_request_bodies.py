@@ -82,7 +82,7 @@ def _fault(kind: type, text: str) -> FieldError:
             '{"events": [{"type": "view", "token": ""}]}',
             "events[0].type",
             "view",
-            "enum",
+            "one of click, conversion, impression",
         ),
         (AdBody, '{"campaign_id": 1, "bid_micros": -5}', "bid_micros", -5, ">= 1"),
         (
@@ -91,6 +91,27 @@ def _fault(kind: type, text: str) -> FieldError:
             "creative.c",
             1,
             "str",
+        ),
+        (
+            AdBody,
+            '{"campaign_id": 1e999, "bid_micros": 1}',
+            "campaign_id",
+            "a huge number",
+            "range",
+        ),
+        (
+            ScoreRequest,
+            '{"user": {"a": 1.5, "b": 1e999}, "ad_ids": [1]}',
+            "user.b",
+            "a huge number",
+            "range",
+        ),
+        (
+            AdBody,
+            '{"campaign_id": 1, "bid_micros": 1, "state": "on"}',
+            "state",
+            "on",
+            "one of active, paused, retired",
         ),
         (ScoreRequest, '{"user": NaN}', "body", None, "malformed"),
         (ScoreRequest, "", "body", None, "truncated"),
@@ -105,6 +126,35 @@ def test_refused_body_names_the_field(
     assert (fault.field, fault.value) == (field, value)
     assert limit in fault.limit
     assert fault.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ('{"user": {}, "ad_ids": ["1"]}', "Send an integer."),
+        ('{"user": {}, "ad_ids": [0]}', "Send an integer within this limit."),
+        ('{"user": {}, "ad_ids": null}', "Send a list."),
+        ('{"user": {}, "ad_ids": [1e999]}', "Send a smaller number."),
+    ],
+)
+def test_remedy_says_what_to_send(text: str, remedy: str) -> None:
+    """The remedy of a wrong type names the right one."""
+    assert _fault(ScoreRequest, text).remedy == remedy
+
+
+def test_endless_nesting_names_a_field() -> None:
+    """Nesting too deep to be read for its value still has the name of a field."""
+    nested = "[" * 5000 + "]" * 5000
+    text = f'{{"campaign_id": 1, "bid_micros": 1, "features": {{"x": {nested}}}}}'
+    assert _fault(AdBody, text).field == "features"
+    assert explain(RecursionError("deep"), b"", AdBody).field == "body"
+
+
+def test_features_from_the_ids_are_not_offered(encoder: Encoder) -> None:
+    """An unknown feature of an ad is told the features that a document may give."""
+    with pytest.raises(FeatureUnknown) as raised:
+        ad_of(_body(features={"colour": "red"}), encoder)
+    assert raised.value.limit == "the features of an ad are category, price"
 
 
 def test_too_long_feature_text_is_refused() -> None:
@@ -167,6 +217,13 @@ def test_ad_survives_the_way_there_and_back(encoder: Encoder) -> None:
         ),
         ({"targeting": {"all": [{"geo": ["x"]}]}}, InvalidInput, "targeting.all[0].geo"),
         ({"targeting": {"all": [{"user.age": {}}]}}, InvalidInput, "targeting.all[0].user.age"),
+        (
+            {"targeting": {"none": [{"user.geo": {"min": 3}}]}},
+            BodyInvalid,
+            "targeting.none[0].user.geo",
+        ),
+        ({"flight": {"start": "0001-01-01T00:00:00+23:59"}}, BodyInvalid, "flight.start"),
+        ({"flight": {"end": "9999-12-31T23:59:59-23:59"}}, BodyInvalid, "flight.end"),
         ({"features": {"category": ["a", "b\0"]}}, BodyInvalid, "features.category"),
         ({"targeting": {"all": [{"user.geo": ["\0"]}]}}, BodyInvalid, "targeting.all[0].user.geo"),
         ({"creative": {"landing_url": "javascript:alert(1)"}}, BodyInvalid, "creative.landing_url"),
