@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -76,6 +77,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         process.terminate()
         process.wait(20)
         postgres.stop()
+        shutil.rmtree(postgres.folder)  # root keeps it outside of the home
 
 
 async def _prepare(settings: Settings) -> str:
