@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 
 from app import logs
 from app.database_url import database_url
@@ -35,9 +35,9 @@ async def run(settings: Settings) -> None:
     schema = load_schema(settings.features)
     await migrate.check(url)
     registry = CollectorRegistry()
-    failures = Counter("adscent_job_failures", "Jobs ended by an error", ["job"], registry=registry)
+    measures = Measures(registry)
     for job in table(settings):
-        failures.labels(job=job.name)
+        measures.failures.labels(job=job.name)
     host, port = settings.metrics_host, settings.jobs_metrics_port
     with listening(host, port, "ADSCENT_JOBS_METRICS_"):
         server, _ = start_http_server(port, host, registry)
@@ -49,8 +49,7 @@ async def run(settings: Settings) -> None:
         store=settings.snapshot_store,
         clock=lambda: time.time_ns() // 1_000_000,
         log=structlog.get_logger("jobs"),
-        failures=failures,
-        measures=Measures(registry),
+        measures=measures,
     )
     try:
         await _until_stopped(context)

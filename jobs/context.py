@@ -34,15 +34,26 @@ class Measures:
             registry=registry,
             buckets=_SECONDS,
         )
+        self.failures = Counter(
+            "adscent_job_failures", "Jobs ended by an error", ["job"], registry=registry
+        )
+        self.late_clicks = Counter(
+            "adscent_late_clicks",
+            "Clicks on impressions that were learned before, so learned as no click",
+            registry=registry,
+        )
+        self.oldest_transaction = Gauge(
+            "adscent_oldest_transaction_seconds",
+            "Age of the open transaction that holds back what can be trained",
+            registry=registry,
+        )
         for state in _ENDS:
             self.runs.labels(state=state)
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`clock` gives ms since 1970; `training` lets one training run at a time; `failures` counts
-    jobs that ended with an error.
-    """
+    """`clock` gives ms since 1970; `training` lets one training run at a time."""
 
     settings: Settings
     database: Database
@@ -50,6 +61,5 @@ class Context:
     store: Path
     clock: Callable[[], int]
     log: structlog.stdlib.BoundLogger
-    failures: Counter
-    measures: Measures = field(default_factory=lambda: Measures(CollectorRegistry()))
+    measures: Measures
     training: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -18,6 +18,8 @@ _ORPHAN_AGE_S = 3600.0
 async def record_horizon(context: Context) -> None:
     """Note which transactions have ended by now: what the next chunks are bounded by."""
     await chunks.record_horizon(context.database, _horizons_kept_s(context))
+    age_s = await chunks.oldest_transaction_s(context.database)
+    context.measures.oldest_transaction.set(age_s)
 
 
 async def keep_partitions(context: Context) -> None:

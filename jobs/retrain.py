@@ -107,6 +107,8 @@ async def _train(context: Context, run: Run, chunk: Chunk) -> None:
         raise
     else:
         context.measures.runs.labels(state=recorded.state).inc()
+        if recorded.end != recorded.start:  # else the next run meets the same late clicks again
+            context.measures.late_clicks.inc(chunk.late_clicks)
         log.info("run_ended", state=recorded.state, reasons=list(recorded.reasons))
 
 

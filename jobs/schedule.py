@@ -68,4 +68,4 @@ async def fire(context: Context, job: Job) -> None:
         await job.work(context)
     except Exception as error:
         log.error("job_failed", error=str(error), exc_info=True)
-        context.failures.labels(job=job.name).inc()
+        context.measures.failures.labels(job=job.name).inc()

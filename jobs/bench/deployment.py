@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
 from app.commands.errors import CommandError
 from app.settings import Settings
@@ -23,7 +23,7 @@ from app.storage.embedded import EmbeddedPostgres
 from app.storage.engine import Database
 from jobs import retrain
 from jobs.bench.stored_events import store
-from jobs.context import Context
+from jobs.context import Context, Measures
 from jobs.market import Market
 from jobs.market.traffic import batch
 from models.schema import load_schema
@@ -131,5 +131,5 @@ def _context(settings: Settings, database: Database) -> Context:
         store=settings.snapshot_store,
         clock=lambda: time.time_ns() // 1_000_000,
         log=structlog.wrap_logger(structlog.ReturnLogger()),  # a table is printed, not a log
-        failures=Counter("failures", "Failed jobs", ["job"], registry=CollectorRegistry()),
+        measures=Measures(CollectorRegistry()),
     )

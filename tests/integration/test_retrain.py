@@ -13,7 +13,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import structlog
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
 from app.ids import uuid7
 from app.settings import Settings
@@ -23,7 +23,7 @@ from app.storage.engine import Database
 from app.storage.events import EventWriter
 from app.storage.job_runs import Run
 from jobs import retention, retrain
-from jobs.context import Context
+from jobs.context import Context, Measures
 from jobs.schedule import Job, fire
 from models import snapshot
 from models.features import Encoder, pack, parse_schema
@@ -56,7 +56,7 @@ async def context(database: Database, tmp_path: Path) -> Context:
         store=settings.snapshot_store,
         clock=now_ms,
         log=structlog.get_logger("jobs"),
-        failures=Counter("failures", "Failures", ["job"], registry=CollectorRegistry()),
+        measures=Measures(CollectorRegistry()),
     )
     await Catalog(database).import_catalog([Advertiser(1)], [Campaign(1, 1)], ADS, "test")
     await partitions.ensure_partitions(database, now_ms())
@@ -204,6 +204,23 @@ async def test_after_a_rollback_training_goes_on_from_there(context: Context) ->
     assert made.manifest.parent == first.snapshot_id
 
 
+async def test_late_clicks_are_counted(context: Context) -> None:
+    """A click on an impression that was learned already shows up with the next chunk."""
+    shown = impressions(context.schema, 20, seed=5)
+    writer = EventWriter(context.database, 10_000)
+    try:
+        await writer.write(shown)
+        await retention.record_horizon(context)
+        await retrain.scheduled(context)
+        await writer.write([replace(click_on(shown[0]), ad_id=shown[0].ad_id)])
+    finally:
+        await writer.close()
+    await ingest(context, 20, seed=6)
+    await retrain.scheduled(context)
+    assert context.measures.late_clicks._value.get() == 1
+    assert context.measures.oldest_transaction._value.get() >= 0
+
+
 async def test_a_tick_runs_once_whoever_fires_it(context: Context) -> None:
     """Two processes firing the same tick do its work once."""
     done = []
@@ -223,7 +240,7 @@ async def test_a_failing_job_is_counted_and_ends_nothing(context: Context) -> No
         raise RuntimeError("broken")
 
     await fire(context, Job("breaks", 60.0, work))
-    assert context.failures.labels(job="breaks")._value.get() == 1
+    assert context.measures.failures.labels(job="breaks")._value.get() == 1
 
 
 async def test_old_snapshots_and_orphans_are_deleted(context: Context) -> None:
