@@ -22,12 +22,15 @@ import numpy as np
 
 from models.errors import FeatureValueInvalid, LogInvalid
 from models.features import Encoder, Feature, Schema
-from models.types import MAX_ID, Batch, Int64s, Ragged
+from models.types import MAX_ID, Batch, Float64s, Int64s, Ragged
 
 BLOCK_EVENTS = 262_144
 """How many events are decoded at once; a chunk is never split over two blocks."""
 
 _EARLIEST_MS, _LATEST_MS = 10**11, 10**14
+BID = "bid_micros"
+"""The one column that a log may have or lack."""
+
 _MILLISECONDS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _PLAIN = {*_INTEGERS, *(f"U{kind}" for kind in _INTEGERS), "FLOAT", "DOUBLE", "BOOLEAN", "VARCHAR"}
@@ -116,6 +119,23 @@ class Log:
         """How many chunks of this length hold at least one event."""
         return len(self._bounds(length_ms)[0])
 
+    def span_ms(self) -> tuple[int, int]:
+        """The times of the first and the last event."""
+        first, last = (self._one(f"SELECT {end}(time) FROM events") for end in ("min", "max"))  # noqa: S608
+        return int(first), int(last)
+
+    def bids(self) -> Float64s | None:
+        """Each event's `bid_micros`, in the order of `chunks`: float64 [n], NaN where it is empty.
+
+        None if the log has no such column.
+        """
+        if BID not in self._columns:
+            return None
+        found = self._database.execute(
+            "SELECT coalesce(CAST(bid AS DOUBLE), 'NaN') AS bid FROM events ORDER BY rowid"
+        ).fetchnumpy()
+        return np.asarray(found["bid"], np.float64)
+
     def _bounds(self, length_ms: int) -> tuple[Int64s, Int64s]:
         found = self._database.execute(
             "SELECT (time // $1) * $1 AS start, count(*) AS size FROM events GROUP BY 1 ORDER BY 1",
@@ -153,7 +173,7 @@ class Log:
         )
         codes = "".join(f", d{i}.code AS c{i}" for i in range(len(self._features)))
         self._database.execute(
-            f"CREATE TABLE events AS SELECT time, ad_id, label{codes} FROM raw{joins} "  # noqa: S608
+            f"CREATE TABLE events AS SELECT time, ad_id, label, bid{codes} FROM raw{joins} "  # noqa: S608
             "ORDER BY time, line"
         )
         self._database.execute("DROP TABLE raw")
@@ -167,16 +187,16 @@ class Log:
             names = self._database.execute(
                 "SELECT * FROM read_parquet($1) LIMIT 0", [str(self.path)]
             ).description
-            self._check_names([str(item[0]) for item in names or []])
+            self._columns = [str(item[0]) for item in names or []]
             source, given = "read_parquet($1)", [str(self.path)]
         else:
-            columns = _header(self.path)
-            self._check_names(columns)
+            self._columns = _header(self.path)
             source = (
                 "read_csv($1, auto_detect = false, header = true, delim = ',', quote = '\"', "
                 "escape = '\"', columns = $2)"
             )
-            given = [str(self.path), dict.fromkeys(columns, "VARCHAR")]  # type: ignore[list-item]
+            given = [str(self.path), dict.fromkeys(self._columns, "VARCHAR")]  # type: ignore[list-item]
+        self._check_names(self._columns)
         kept = ", ".join(f"{_quoted(name)} AS {alias}" for alias, name in self._wanted().items())
         self._database.execute(
             f"CREATE TABLE given AS SELECT {kept} FROM {source}",  # noqa: S608  # quoted names
@@ -190,7 +210,9 @@ class Log:
     def _wanted(self) -> dict[str, str]:
         """Our name of each needed column: v0, v1 … for the features, in the schema's order."""
         features = {f"v{i}": item.full_name for i, item in enumerate(self._features)}
-        return {"time_given": "time", "ad_given": "ad_id", "label_given": self.label, **features}
+        bid = {"bid_given": BID} if BID in self._columns else {}
+        roles = {"time_given": "time", "ad_given": "ad_id", "label_given": self.label}
+        return {**roles, **bid, **features}
 
     def _check_names(self, columns: list[str]) -> None:
         for name in columns:
@@ -209,15 +231,24 @@ class Log:
                 raise self._column(name, "the file lacks this column", remedy)
 
     def _convert(self) -> None:
-        """Bring time, ad and label to numbers, null where that fails, beside the file's line."""
+        """Bring what is not a feature to numbers, null where that fails, beside the file's line."""
         first = 1 if self.path.suffix == ".parquet" else 2
         ad = "CAST(ad_given AS VARCHAR)"
         self._database.execute(
             f"CREATE TABLE raw AS SELECT *, rowid + {first} AS line, {self._time()} AS time, "  # noqa: S608
             f"CASE WHEN regexp_full_match({ad}, '[0-9]+') THEN try_cast({ad} AS BIGINT) END "
-            "AS ad_id, try_cast(label_given AS DOUBLE) AS label FROM given"
+            f"AS ad_id, try_cast(label_given AS DOUBLE) AS label, {self._bid()} AS bid FROM given"
         )
         self._database.execute("DROP TABLE given")
+
+    def _bid(self) -> str:
+        """Negative for a bid that is none, null for an empty one or without the column."""
+        if BID not in self._columns:
+            return "NULL::BIGINT"
+        text = "CAST(bid_given AS VARCHAR)"
+        whole = rf"regexp_full_match({text}, '[0-9]+(\.0)?')"
+        number = f"CASE WHEN {whole} THEN coalesce(try_cast({text} AS BIGINT), -1) ELSE -1 END"
+        return f"CASE WHEN nullif({text}, '') IS NOT NULL THEN {number} END"
 
     def _time(self) -> str:
         if self._types["time_given"].startswith("TIMESTAMP"):
@@ -243,6 +274,11 @@ class Log:
         self._check_all(
             "label", "label IN (0, 1)", "a label is 0 or 1", "Name a 0/1 column with --label."
         )
+        if BID in self._columns:
+            limit = f"a whole number of micros up to {MAX_ID}, or empty"
+            self._check_all(
+                "bid", f"bid IS NULL OR bid BETWEEN 0 AND {MAX_ID}", limit, "Mend the bid."
+            )
 
     def _check_all(self, role: str, holds: str, limit: str, remedy: str) -> None:
         row = self._database.execute(

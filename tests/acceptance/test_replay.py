@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from jobs.replay import run
+from jobs.replay.run import run
 from models.errors import LogInvalid
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +74,36 @@ def test_intervals_hold_their_figure(report: dict) -> None:
             assert low <= quality[name] <= high
 
 
+def test_every_event_has_an_age(report: dict) -> None:
+    """Events and clicks of the ages add up to the log's, and so do the predicted clicks."""
+    for name in ("events", "clicks", "predicted_clicks"):
+        parts = [group["model"][name] for group in report["by_age"]]
+        assert sum(parts) == pytest.approx(report["total"][name])
+
+
+def test_updating_helps(report: dict) -> None:
+    """On a log with true effects a model that stopped learning early falls behind."""
+    early, late = report["frozen"]
+    assert early["log_loss_minus_updated_interval"][0] > 0
+    assert early["model"]["events"] > late["model"]["events"]
+    assert early["model"]["auc"] < early["updated"]["auc"]
+
+
+def test_bids_are_grouped(tmp_path: Path) -> None:
+    """With the column bid_micros there are ten groups, a chart of them, and a note on the rest."""
+    header, *rows = (DATA / "log.csv").read_text(encoding="utf-8").splitlines()[:1_011]
+    bids = ["" if i < 10 else str(1_000 * (i % 400 + 1)) for i in range(len(rows))]
+    log = tmp_path / "log.csv"
+    priced = [f"{row},{bid}" for row, bid in zip(rows, bids, strict=True)]
+    log.write_text("\n".join([f"{header},bid_micros", *priced]), encoding="utf-8")
+    groups = _replayed(tmp_path, log, DATA / "features.toml", "clicked", "6h")["by_bid"]
+    assert [group["model"]["events"] for group in groups] == pytest.approx([100] * 10, abs=4)
+    assert all(a["high_micros"] < b["low_micros"] for a, b in pairwise(groups))
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "10 events without a bid are left out" in text
+    assert text.count("<svg") == 10
+
+
 def test_a_replay_can_be_repeated(report: dict, tmp_path: Path) -> None:
     """The same log, schema and seed give the same figures; only the seconds differ."""
     again = _replayed(tmp_path, DATA / "log.csv", DATA / "features.toml", "clicked", "1h")
@@ -97,12 +128,12 @@ class _Assets(HTMLParser):
 
 @pytest.mark.usefixtures("report")
 def test_the_page_stands_alone(folder: Path) -> None:
-    """Five charts, light and dark, no script and nothing from elsewhere."""
+    """Nine charts, light and dark, no script and nothing from elsewhere."""
     text = (folder / "page.html").read_text(encoding="utf-8")
     assets = _Assets()
     assets.feed(text)
     assert assets.outside == []
-    assert assets.drawings == 5
+    assert assets.drawings == 9
     assert "http" not in text
     assert "prefers-color-scheme:dark" in text
 
@@ -115,6 +146,7 @@ def test_a_log_without_clicks_has_no_auc(tmp_path: Path) -> None:
     log.write_text("\n".join([header, *unclicked]), encoding="utf-8")
     total = _replayed(tmp_path, log, DATA / "features.toml", "clicked", "1d")["total"]
     assert (total["auc"], total["calibration"], total["clicks"]) == (None, None, 0)
+    assert total["calibration_holds"] is None
 
 
 def test_a_wrong_chunk_length_writes_nothing(tmp_path: Path) -> None:
@@ -139,3 +171,5 @@ def test_real_impressions_are_predicted_better_than_by_vowpal_wabbit(
     assert total["auc"] > best["best_auc"] + 0.01
     assert total["log_loss"] < best["best_log_loss"]
     assert total["verdicts"]["refused"] == 0
+    assert total["calibration_holds"]
+    assert all(frozen["log_loss_minus_updated_interval"][0] > 0 for frozen in report["frozen"])

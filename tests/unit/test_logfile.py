@@ -220,3 +220,47 @@ def test_parquet_types_hash_like_the_text_of_a_csv(tmp_path: Path) -> None:
     assert typed.user.ids.tolist() == text.user.ids.tolist()
     assert typed.ad.ids.tolist() == text.ad.ids.tolist()
     assert typed.label.tolist() == [1.0]
+
+
+def test_bids_are_read_in_the_order_of_the_events(tmp_path: Path) -> None:
+    """Sorted as the events are; an empty bid is none."""
+    header = HEADER.replace("\n", ",bid_micros\n")
+    rows = "1650813567259,3,0,1,,,\n1650813567000,1,1,1,,,250000\n1650813567259,2,0,1,,,7\n"
+    with Log(_written(tmp_path, header + rows), SMALL, "clicked") as log:
+        np.testing.assert_array_equal(log.bids(), [250_000, np.nan, 7])
+
+
+def test_a_parquet_log_has_bids(tmp_path: Path) -> None:
+    """A column of floats, as missing values make it elsewhere, still holds whole numbers."""
+    path = tmp_path / "log.parquet"
+    duckdb.sql(
+        'SELECT 1650813567259 + i AS time, 7 AS ad_id, 1 AS clicked, 31 AS "user.age", '
+        '\'a\' AS "ad.tag", 3 AS "ad.size", CASE i WHEN 0 THEN 350000.0::DOUBLE END AS bid_micros '
+        "FROM range(2) AS t(i)"
+    ).write_parquet(str(path))
+    with Log(path, SMALL, "clicked") as log:
+        np.testing.assert_array_equal(log.bids(), [350_000, np.nan])
+
+
+def test_a_log_without_the_column_has_no_bids(tmp_path: Path) -> None:
+    """That is not the same as a column without bids."""
+    with Log(_written(tmp_path, HEADER + ROW), SMALL, "clicked") as log:
+        assert log.bids() is None
+
+
+@pytest.mark.parametrize("bid", ["-1", "1.5", "much", "9007199254740992"])
+def test_a_bad_bid_is_named(tmp_path: Path, bid: str) -> None:
+    """Bids are whole numbers of micros."""
+    row = ROW.replace("\n", f",{bid}\n")
+    text = HEADER.replace("\n", ",bid_micros\n") + ROW.replace("\n", ",5\n") + row
+    error = _refused(tmp_path, text)
+    assert (error.field, error.value) == ("log.csv, line 3, bid_micros", bid)
+
+
+def test_the_span_of_a_log(tmp_path: Path) -> None:
+    """The first and the last time, whatever the order of the rows."""
+    rows = "".join(
+        ROW.replace("1650813567259", time) for time in ("1650813567259", "1650813560000")
+    )
+    with Log(_written(tmp_path, HEADER + rows), SMALL, "clicked") as log:
+        assert log.span_ms() == (1_650_813_560_000, 1_650_813_567_259)

@@ -1,19 +1,18 @@
-"""The figures, the catalog and the page of a replay."""
+"""What a replay starts from: its catalog, its running rate, its files."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.replay import ReportUnwritable, check_writable, no_ads, rows_of, run, seen
-from jobs.replay_figures import Predictions
-from jobs.replay_page import Series, chart
+from jobs.replay.line import no_ads, seen
+from jobs.replay.predictions import Predictions
+from jobs.replay.run import ReportUnwritable, check_writable, run
 from models.errors import SchemaInvalid
 from models.types import Batch, Ragged
 
@@ -21,10 +20,11 @@ from models.types import Batch, Ragged
 def test_running_rate_knows_only_earlier_chunks() -> None:
     """The first chunk is predicted with the base rate, the second with the first's clicks."""
     predictions, times = Predictions(0.5), np.arange(3)
+    nothing = _ragged([[[1]]] * 3, 1)
     for _ in range(2):
-        predictions.add(times, np.ones(3, np.float32), np.ones(3), np.ones(3))
-    *_, rate = predictions.all()
-    assert rate.tolist() == [0.5] * 3 + [3.5 / 4] * 3
+        batch = Batch(times, times, np.ones(3, np.float32), nothing, nothing)
+        predictions.add(batch, np.ones(3), np.ones(3))
+    assert predictions.all().running_rate.tolist() == [0.5] * 3 + [3.5 / 4] * 3
 
 
 def _ragged(rows: list[list[list[int]]], features: int) -> Ragged:
@@ -45,7 +45,7 @@ CELLS = st.lists(st.integers(0, 99), min_size=1, max_size=3)
 def test_rows_are_taken_whole(rows: list[tuple[list[int], list[int]]], data: st.DataObject) -> None:
     """Any rows, in any order and repeated, keep their values."""
     picked = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=8))
-    taken = rows_of(_ragged([list(row) for row in rows], 2), np.array(picked, np.int64))
+    taken = _ragged([list(row) for row in rows], 2).take(np.array(picked, np.int64))
     assert len(taken) == len(picked)
     if picked:
         assert _cells(taken) == [cell for i in picked for cell in rows[i]]
@@ -66,23 +66,6 @@ def test_an_ad_keeps_the_features_it_last_had() -> None:
     second = seen(first, batch([3, 9], [[7], [8]]))
     assert second.ad_ids.tolist() == [3, 5, 9]
     assert _cells(second.features) == [[7], [3, 4], [8]]
-
-
-def test_a_chart_leaves_gaps_where_a_figure_is_undefined() -> None:
-    """A missing value ends the line; the next one starts another."""
-    drawn = chart([0.0, 1.0, 2.0, 3.0, 4.0], [Series("a", "x", [1.0, 2.0, None, 2.0, 1.0])])
-    (path,) = re.findall(r'class="series" d="([^"]+)"', drawn)
-    assert path.count("M") == 2
-    assert path.count("L") == 2
-
-
-@given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=5), st.booleans())
-def test_a_chart_is_always_well_formed(values: list[float | None], marked: bool) -> None:
-    """One point, equal values, gaps only: the markup parses and holds no NaN."""
-    times = [float(i) for i in range(len(values))]
-    drawn = chart(times, [Series("a", "x", values)], 1.0 if marked else None)
-    ElementTree.fromstring(drawn.replace("<span class=key", '<span class="key"'))  # noqa: S314
-    assert "nan" not in drawn
 
 
 def test_unwritable_report_is_refused_before_the_replay(tmp_path: Path) -> None:

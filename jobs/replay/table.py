@@ -5,10 +5,16 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from jobs.replay_report import ChunkReport, Quality, ReplayReport
+from jobs.replay.report import Age, ChunkReport, Quality, ReplayReport
 
 ROWS = 24
 """Most chunks shown; of more, every N-th."""
+
+_AGES: dict[Age, str] = {
+    "first_100_impressions": "first 100 impressions",
+    "first_day": "first day",
+    "older": "older",
+}
 
 
 def tables(report: ReplayReport) -> tuple[Table, Table]:
@@ -59,7 +65,7 @@ def _totals(report: ReplayReport) -> Table:
             f"{report.log_loss_minus_main_effects:+.4f} ({low:+.4f} to {high:+.4f}).\n"
             f"Verdicts: {verdicts}. Largest norm ratio: {_figure(total.max_norm_ratio, 3)} served, "
             f"{_figure(total.max_raw_norm_ratio, 3)} raw. "
-            f"{total.events_per_second:,.0f} events/s."
+            f"{total.events_per_second:,.0f} events/s.\n{_by_age(report)}{_frozen(report)}"
         ),
         box=box.SIMPLE_HEAD,
     )
@@ -69,6 +75,25 @@ def _totals(report: ReplayReport) -> Table:
     table.add_row("main effects only", *_quality_cells(report.baselines.main_effects))
     table.add_row("running rate", *_quality_cells(report.baselines.running_rate))
     return table
+
+
+def _by_age(report: ReplayReport) -> str:
+    order = ", ".join(
+        f"{_AGES[group.age]} {_figure(group.model.auc, 3)}" for group in report.by_age
+    )
+    judged = [group.model for group in report.by_age]
+    judged += [group.model for group in report.by_bid or ()]
+    held = [item.calibration_holds for item in judged if item.calibration_holds is not None]
+    where = "ages" if report.by_bid is None else "ages and tenths of bids"
+    return f"AUC by ad's age: {order}.\nCalibration holds in {sum(held)} of {len(held)} {where}."
+
+
+def _frozen(report: ReplayReport) -> str:
+    lost = ", ".join(
+        f"{item.log_loss_minus_updated:+.4f} after {100 * item.share:.0f} %"
+        for item in report.frozen
+    )
+    return f"\nLog loss, frozen minus updated: {lost}." if lost else ""
 
 
 def _quality_cells(quality: Quality) -> tuple[str, ...]:
