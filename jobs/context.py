@@ -42,6 +42,12 @@ class Measures:
             "Clicks on impressions that were learned before, so learned as no click",
             registry=registry,
         )
+        self.collected = Counter(
+            "adscent_collected_values",
+            "Feature values that lost their parameters: unseen for the TTL, carried by no ad",
+            ["side"],
+            registry=registry,
+        )
         self.oldest_transaction = Gauge(
             "adscent_oldest_transaction_seconds",
             "Age of the open transaction that holds back what can be trained",
@@ -49,6 +55,8 @@ class Measures:
         )
         for state in _ENDS:
             self.runs.labels(state=state)
+        for side in ("user", "ad"):
+            self.collected.labels(side=side)
 
 
 @dataclass(frozen=True, slots=True)

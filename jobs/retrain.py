@@ -28,7 +28,7 @@ from models.features import Encoder, stack, unpack
 from models.index import AdSet
 from models.offset import genesis
 from models.schema import Schema
-from models.snapshot import Manifest, Snapshot
+from models.snapshot import Manifest
 from models.trainer import TrainerSettings, train
 from models.types import Batch
 
@@ -109,7 +109,21 @@ async def _train(context: Context, run: Run, chunk: Chunk) -> None:
         context.measures.runs.labels(state=recorded.state).inc()
         if recorded.end != recorded.start:  # else the next run meets the same late clicks again
             context.measures.late_clicks.inc(chunk.late_clicks)
-        log.info("run_ended", state=recorded.state, reasons=list(recorded.reasons))
+        collected = _count_collected(context, recorded)
+        reasons = list(recorded.reasons)
+        log.info("run_ended", state=recorded.state, reasons=reasons, collected=collected)
+
+
+def _count_collected(context: Context, recorded: Training) -> int:
+    """How many values are gone with what the run recorded; a refused candidate takes none away."""
+    result, total = recorded.manifests[-1], 0
+    if result.verdict.result == "refused":
+        return 0
+    for side in ("user", "ad"):
+        count = int(result.metrics[f"collected_{side}_values"] or 0)
+        context.measures.collected.labels(side=side).inc(count)
+        total += count
+    return total
 
 
 async def _learn_and_record(context: Context, run: Run, chunk: Chunk) -> Training:
@@ -143,6 +157,7 @@ def _learned(
         snapshot_ids=(uuid7(now_ms), uuid7(now_ms)),
         now_ms=now_ms,
         retries=not overrides,
+        threads=context.settings.train_threads,
     )
 
 
@@ -163,14 +178,10 @@ def overridden(settings: TrainerSettings, overrides: Mapping[str, object]) -> Tr
 
 def _written(context: Context, outcome: Outcome) -> list[Manifest]:
     """Write what may serve; a refused candidate keeps its manifest and loses its arrays."""
-    return [
-        snapshot.write(context.store, attempt) if _may_serve(attempt) else attempt.manifest
-        for attempt in outcome.attempts
-    ]
-
-
-def _may_serve(attempt: Snapshot) -> bool:
-    return attempt.manifest.verdict.result != "refused"
+    *earlier, last = outcome.attempts
+    if last.verdict.result == "refused":
+        return [*earlier, last]
+    return [*earlier, snapshot.write(context.store, outcome.candidate)]
 
 
 def _training(run: Run, chunk: Chunk, manifests: list[Manifest]) -> Training:

@@ -13,11 +13,12 @@ from models.gate import Evidence, extend_window, judge, total, window_chunk
 from models.index import AdSet
 from models.metrics import losses
 from models.offset import Model, State, Table, genesis, sigmoid
-from models.publish import Published, promise, publish
+from models.publish import Published, promise, publish, raw_model
 from models.schema import Schema
 from models.snapshot import Manifest, Snapshot, Verdict, WindowChunk
 from models.trainer import Trained, TrainerSettings, train
-from models.types import Batch, Float64s, empty_batch, join_batches
+from models.types import Batch, Float64s, Int64s, empty_batch, join_batches
+from models.vocabulary import EVERYTHING, Living, count_collected, living
 
 PROBES = 256
 """Impressions whose scores are compared between incumbent and candidate."""
@@ -27,7 +28,8 @@ PROBES = 256
 class Cycle:
     """All that one cycle reads; nothing here is changed.
 
-    `predicted`: float64 [n], the incumbent's pCTR of each event of the chunk, before learning.
+    `predicted`: float64 [n], the incumbent's pCTR of each event of the chunk, before learning;
+    `living`: the rows of the incumbent's state that are not collected; `threads` learn the chunk.
     """
 
     incumbent: Snapshot
@@ -36,22 +38,22 @@ class Cycle:
     ads: AdSet
     schema: Schema
     now_ms: int
+    living: Living
+    threads: int
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a cycle made: every candidate tried, in order; the last one is the result.
+    """What a cycle made: its last candidate, which may serve unless its verdict is `refused`.
 
-    `predicted`: float64 [n], the incumbent's pCTR of each event of the chunk, before learning.
+    `attempts`: the manifests of every candidate tried, in order, the last one's included; a refused
+    one that was tried again has given its memory to the next. `predicted`: float64 [n], the
+    incumbent's pCTR of each event of the chunk, before learning.
     """
 
-    attempts: tuple[Snapshot, ...]
+    candidate: Snapshot
+    attempts: tuple[Manifest, ...]
     predicted: Float64s
-
-    @property
-    def candidate(self) -> Snapshot:
-        """The last candidate: it may serve unless its verdict is `refused`."""
-        return self.attempts[-1]
 
 
 def genesis_snapshot(schema: Schema, ads: AdSet, *, snapshot_id: UUID, now_ms: int) -> Snapshot:
@@ -75,48 +77,74 @@ def learn(
     snapshot_ids: tuple[UUID, UUID],
     now_ms: int,
     retries: bool = True,
+    threads: int = 1,
 ) -> Outcome:
     """Train the chunk, publish, judge; on a refusal try once more from the incumbent by projection.
 
-    The retry keeps the refused candidate's duals, so vectors that broke out are held harder.
-    `snapshot_ids` name the first candidate and its retry. Nothing given is changed.
+    Values unseen for too long when the chunk begins are collected first; `ads` are all that are not
+    retired. The retry keeps the refused candidate's duals, so vectors that broke out are held
+    harder. `snapshot_ids` name the first candidate and its retry. More than one of `threads` are
+    faster, but not reproducible (see `trainer.train`). Nothing given is changed.
     """
     predicted = sigmoid(incumbent.model.score(chunk.user, chunk.ad))
-    cycle = Cycle(incumbent, chunk, predicted, ads, schema, now_ms)
-    first = _attempt(cycle, incumbent.state, settings, snapshot_ids[0])
-    if first.manifest.verdict.result != "refused" or not retries:
-        return Outcome((first,), predicted)
-    start = with_duals(incumbent.state, first.state)
-    projecting = replace(settings, constraint="projection")
-    return Outcome((first, _attempt(cycle, start, projecting, snapshot_ids[1])), predicted)
+    stay = _living(incumbent.state, chunk, ads, schema, now_ms)
+    cycle = Cycle(incumbent, chunk, predicted, ads, schema, now_ms, stay, threads)
+    candidate = _attempt(cycle, incumbent.state, settings, snapshot_ids[0])
+    attempts: tuple[Manifest, ...] = (candidate.manifest,)
+    if candidate.manifest.verdict.result == "refused" and retries:
+        start = with_duals(incumbent.state, candidate.state, stay)
+        del candidate  # its arrays may take a third of the memory
+        projecting = replace(settings, constraint="projection")
+        candidate = _attempt(cycle, start, projecting, snapshot_ids[1])
+        attempts += (candidate.manifest,)
+    return Outcome(candidate, attempts, predicted)
 
 
-def with_duals(state: State, other: State) -> State:
-    """`state` with the duals of `other`, a state trained from it."""
-    user, ad = _with_duals(state.user, other.user), _with_duals(state.ad, other.ad)
-    return replace(state, user=user, ad=ad)
+def _living(state: State, chunk: Batch, ads: AdSet, schema: Schema, now_ms: int) -> Living:
+    """What stays when the chunk begins, so that a late or repeated run collects the same.
+
+    The time is that of the first event: a value that comes back within its TTL is still there, and
+    while nothing is learned nothing ages. `now_ms` bounds it, should an event come from the future.
+    """
+    if not len(chunk):
+        return EVERYTHING
+    begins_ms = min(int(chunk.time_ms.min()), now_ms)
+    return living(state, ads.features, now_ms=begins_ms, ttl_days=schema.model.value_ttl_days)
 
 
-def _with_duals(table: Table, other: Table) -> Table:
+def with_duals(state: State, other: State, rows: Living = EVERYTHING) -> State:
+    """`state` with the duals of `other`, a state trained from those rows of it."""
+    user = _with_duals(state.user, other.user, rows.user)
+    return replace(state, user=user, ad=_with_duals(state.ad, other.ad, rows.ad))
+
+
+def _with_duals(table: Table, other: Table, rows: Int64s | None) -> Table:
     # The trainer appends new values, so the rows of the start are the first rows of the result.
-    return replace(table, dual=np.array(other.dual[: len(table)]))
+    dual = np.array(table.dual)
+    if rows is None:
+        dual[:] = other.dual[: len(table)]
+    else:
+        dual[rows] = other.dual[: len(rows)]
+    return replace(table, dual=dual)
 
 
 def is_finite(state: State) -> bool:
     """Whether every parameter of the raw state is a finite number."""
     arrays = [state.user.latent, state.user.main, state.ad.latent, state.ad.main]
-    return math.isfinite(state.bias) and all(bool(np.isfinite(array).all()) for array in arrays)
+    # Minimum and maximum of an array with a NaN are NaN, and take no array of their own.
+    ends = [end for array in arrays if array.size for end in (array.min(), array.max())]
+    return math.isfinite(state.bias) and bool(np.isfinite(ends).all())
 
 
 def _attempt(cycle: Cycle, start: State, settings: TrainerSettings, snapshot_id: UUID) -> Snapshot:
     incumbent, chunk, schema = cycle.incumbent, cycle.chunk, cycle.schema
     # A diverging step overflows to infinity: the check on finite parameters is what reports it.
     with np.errstate(over="ignore", invalid="ignore"):
-        trained = train(start, chunk, schema, settings)
+        trained = train(start, chunk, schema, settings, living=cycle.living, threads=cycle.threads)
         published = publish(trained.state, cycle.ads, schema, settings.radii)
         window = _window(cycle, trained)
         probes = _probes(incumbent.probes, chunk)
-        moved = _projection_moved(published, chunk)
+        moved = _projection_moved(published, trained.state, cycle)
         evidence = _evidence(
             published, trained.state, _learned_model(incumbent), probes, schema, window, moved
         )
@@ -131,7 +159,7 @@ def _attempt(cycle: Cycle, start: State, settings: TrainerSettings, snapshot_id:
         incumbent.manifest.id,
         cycle.now_ms,
     )
-    manifest = _with_times(manifest, chunk)
+    manifest = _with_times(_with_collected(manifest, cycle), chunk)
     return Snapshot(manifest, trained.state, published.model, published.index, probes)
 
 
@@ -159,13 +187,15 @@ def _probes(probes: Batch, chunk: Batch) -> Batch:
     return filled
 
 
-def _projection_moved(published: Published, chunk: Batch) -> float:
+def _projection_moved(published: Published, state: State, cycle: Cycle) -> float:
     """Log loss on the chunk of the projected minus that of the raw model; 0 without projection."""
+    chunk = cycle.chunk
     if not len(chunk) or not published.projection.count:
         return 0.0
+    raw = raw_model(state, cycle.schema, since_ms=int(chunk.time_ms.min()))
     after, before = (
         float(losses(sigmoid(model.score(chunk.user, chunk.ad)), chunk.label).mean())
-        for model in (published.model, published.raw)
+        for model in (published.model, raw)
     )
     return after - before
 
@@ -216,6 +246,8 @@ def _manifest(
         schema_hash=schema.hash,
         bias=_finite_or_none(state.bias),
         bias_precision=_finite_or_none(state.bias_precision),
+        interaction_weight=state.interactions.weight,
+        interaction_precision=state.interactions.precision,
         seed=state.seed,
         user_features=len(schema.user),
         overlap=schema.model.overlap,
@@ -259,6 +291,12 @@ def _finite_or_none(value: float | None) -> float | None:
 
 def _largest_dual(table: Table) -> float:
     return float(table.dual.max()) if len(table) else 0.0
+
+
+def _with_collected(manifest: Manifest, cycle: Cycle) -> Manifest:
+    user, ad = count_collected(cycle.incumbent.state, cycle.living)
+    counts = {"collected_user_values": float(user), "collected_ad_values": float(ad)}
+    return msgspec.structs.replace(manifest, metrics=manifest.metrics | counts)
 
 
 def _with_times(manifest: Manifest, chunk: Batch) -> Manifest:

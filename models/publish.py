@@ -13,6 +13,7 @@ from models.index import AdIndex, AdSet
 from models.offset import Model, State
 from models.schema import Schema
 from models.types import Float32s
+from models.vocabulary import Living, collected
 
 _REPAIR_MARGIN = 1e-6
 """A repair shrinks by this much more than it must, so that rounding cannot break the promise."""
@@ -22,14 +23,12 @@ _REPAIR_MARGIN = 1e-6
 class Published:
     """A model ready to serve, and how it came from the raw state.
 
-    `raw`: the same parameters before projection and repair; `largest_ratio`: largest published
-    norm over its radius; `reach`: the certified range of s over all users and the indexed ads;
-    `shrink`: the factor of a repair, 1 for none; `index_error`: largest difference between the
-    index's vectors and those it was built from.
+    `largest_ratio`: largest published norm over its radius; `reach`: the certified range of s over
+    all users and the indexed ads; `shrink`: the factor of a repair, 1 for none; `index_error`:
+    largest difference between the index's vectors and those it was built from.
     """
 
     model: Model
-    raw: Model
     index: AdIndex
     projection: Projection
     largest_ratio: float
@@ -41,7 +40,6 @@ class Published:
 def publish(state: State, ads: AdSet, schema: Schema, radii: Radii) -> Published:
     """Project `state` onto `radii`, keep the promise on pCTR by shrinking scores, index the ads."""
     model, projection = project(state, radii, schema)
-    raw, _ = project(state, Radii(math.inf, math.inf), schema)
     vectors = index_vectors(model, ads)
     reach = _reach(model, vectors)
     shrink = _shrink(reach, *promise(schema))
@@ -52,14 +50,23 @@ def publish(state: State, ads: AdSet, schema: Schema, radii: Radii) -> Published
     index = AdIndex.build(ads.ad_ids, ads.features_version, vectors)
     return Published(
         model=model,
-        raw=raw,
         index=index,
         projection=projection,
         largest_ratio=_largest_ratio(model, radii),
         reach=reach,
         shrink=shrink,
-        index_error=float(np.abs(index.vectors - vectors).max(initial=0.0)),
+        index_error=_largest_difference(index.vectors, vectors),
     )
+
+
+def raw_model(state: State, schema: Schema, since_ms: int) -> Model:
+    """The parameters before projection and repair, of values touched at `since_ms` or later.
+
+    Events since then are scored as by the whole raw state, of which this is no second copy.
+    """
+    touched = [np.flatnonzero(side.touched_ms >= since_ms) for side in (state.user, state.ad)]
+    model, _ = project(collected(state, Living(*touched)), Radii(math.inf, math.inf), schema)
+    return model
 
 
 def promise(schema: Schema) -> tuple[float, float]:
@@ -84,7 +91,7 @@ def shrunk(model: Model, factor: float) -> Model:
 def index_vectors(model: Model, ads: AdSet) -> Float32s:
     """What the index holds for each ad, [ν_a, w_a, log bid]: float32 [n, D + 2]."""
     latent, main = model.ad_vectors(ads.features)
-    return np.column_stack((latent, main, ads.log_bid)).astype(np.float32)
+    return np.column_stack((latent, main, ads.log_bid)).astype(np.float32, copy=False)
 
 
 def _reach(model: Model, vectors: Float32s) -> ScoreRange:
@@ -97,15 +104,24 @@ def _largest_ratio(model: Model, radii: Radii) -> float:
     return float(max((side.max() for side in norms if len(side)), default=0.0))
 
 
+def _largest_difference(first: Float32s, second: Float32s) -> float:
+    if np.array_equal(first, second):
+        return 0.0
+    return float(np.abs(first - second).max())
+
+
 def _shrink(reach: ScoreRange, low: float, high: float) -> float:
     """The largest factor at which the certified range fits the promise; 1 if it fits already.
 
     A bias outside the promise cannot be mended by shrinking: the gate's check refuses it.
     """
     factors = [1.0]
-    for edge, end, beyond in ((high, reach.high, 1), (low, reach.low, -1)):
-        if (end - edge) * beyond > 0 and (edge - reach.bias) * beyond > 0:
-            factors.append((edge - reach.bias) / (end - reach.bias) * (1 - _REPAIR_MARGIN))
+    for room, distance in (
+        (high - reach.bias - reach.fixed, reach.high - reach.bias - reach.fixed),
+        (reach.bias - reach.fixed - low, reach.bias - reach.fixed - reach.low),
+    ):
+        if distance > room > 0:
+            factors.append(room / distance * (1 - _REPAIR_MARGIN))
     return min(factors)
 
 

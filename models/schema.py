@@ -75,12 +75,13 @@ class ModelSettings:
     `p_min`, `p_max`: the promised range of every served click probability, wide by default because
     it is kept by a certified bound, about twice as wide in logits as what occurs; radii: the
     largest norm of one feature value's latent vector in a served model, None for the learner's
-    choice.
+    choice; `value_ttl_days`: a value unseen for so many days of event time loses its parameters,
+    unless an ad that is not retired carries it; 0 keeps every value for ever.
     """
 
     overlap: int = _between(2, 1, 64)
     alone: int = _between(4, 0, 64)
-    step: str = _one_of("curvature", "adagrad", "published")
+    step: str = _one_of("curvature", "linear", "adagrad", "published")
     step_size: float = _between(1.0, 1e-6, 1e6)
     base_rate: float = _between(0.05, 1e-6, 1 - 1e-6)
     p_min: float = _between(1e-7, 1e-12, 1 - 1e-12)
@@ -88,6 +89,7 @@ class ModelSettings:
     user_radius: float | None = _chosen_if_absent(1e-6, 1e6)
     ad_radius: float | None = _chosen_if_absent(1e-6, 1e6)
     seed: int = _between(1, 0, 2**53 - 1)
+    value_ttl_days: float = _between(30.0, 0.0, 36_500.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,14 @@ from jobs.bench.machine import Machine
 
 FORMAT = 1
 Setting = str | int | float | bool
-Judged = Literal["value at least", "value at most", "ratio at least"]
+Judged = Literal["value at least", "value at most", "ratio at least", "ratio at most"]
 Target = tuple[Judged, float]
-_SIGNS = {"value at least": "≥", "value at most": "≤", "ratio at least": "ratio ≥"}
+_SIGNS = {
+    "value at least": "≥",
+    "value at most": "≤",
+    "ratio at least": "ratio ≥",
+    "ratio at most": "ratio ≤",
+}
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +49,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True):
     """All of one benchmark's figures, with what they were measured on and how."""
 
-    kind: Literal["bench train", "bench serve"]
+    kind: Literal["bench train", "bench serve", "bench memory", "bench certificate"]
     format: int
     machine: Machine
     settings: dict[str, Setting]
@@ -121,6 +126,8 @@ def _is_met(
 ) -> bool | None:
     if judged is None or limit is None:
         return None
-    if judged == "value at most":
-        return value <= limit
-    return value >= limit if judged == "value at least" else ratio is not None and ratio >= limit
+    judges, side = judged.split(" at ")
+    found = value if judges == "value" else ratio
+    if found is None:
+        return False
+    return found >= limit if side == "least" else found <= limit

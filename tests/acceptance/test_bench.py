@@ -8,12 +8,17 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from jobs.bench import serve, train
+from jobs.bench import serve, train, vowpal
 from jobs.bench.report import measure
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "bench.schema.json"
 TRAIN = train.Sizes(
-    ads=100, kernel_events=500, kernel_rounds=2, chunk_events=500, chunk_rounds=2, shapes=((2, 1),)
+    ads=100,
+    kernel_events=500,
+    kernel_rounds=2,
+    chunk_events=500,
+    chunk_rounds=2,
+    shapes=((6, 2, 1), (7, 1, 1)),
 )
 SERVE = serve.Sizes(ads=150, events=500, bodies=5, rounds=2, seconds=0.2, connections=2)
 
@@ -35,6 +40,9 @@ def test_training_is_measured_from_the_kernel_to_the_recorded_snapshot(tmp_path:
     assert len(found["chunk"]["rounds"]) == 2
     assert {"chunk_read", "chunk_learn", "chunk_write", "chunk_record"} <= found.keys()
     assert {"first_call_compiling", "first_call_cached"} <= found.keys()
+    assert {"kernel_d36_two_threads", "kernel_d28", "two_threads_log_loss"} <= found.keys()
+    assert {"kernel_d36_of_memory", "kernel_d36_of_arithmetic"} <= found.keys()
+    assert ("vw_pairs" in found) == vowpal.is_installed()
 
 
 def test_serving_is_measured_through_a_real_server(tmp_path: Path) -> None:
@@ -56,6 +64,8 @@ def test_serving_is_measured_through_a_real_server(tmp_path: Path) -> None:
         ("value at most", 19.0, False),
         ("ratio at least", 2.0, True),
         ("ratio at least", 2.1, False),
+        ("ratio at most", 2.0, True),
+        ("ratio at most", 1.9, False),
     ],
 )
 def test_a_target_is_judged_by_medians(judged: str, limit: float, met: bool) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -27,6 +28,7 @@ from jobs.context import Context, Measures
 from jobs.schedule import Job, fire
 from models import snapshot
 from models.features import Encoder, pack, parse_schema
+from models.offset import State
 from models.schema import Schema
 from models.types import Ad, Advertiser, Campaign, Event
 from tests.integration.making import click_on, now_ms
@@ -64,9 +66,9 @@ async def context(database: Database, tmp_path: Path) -> Context:
     return made
 
 
-async def ingest(context: Context, count: int, seed: int = 0) -> None:
+async def ingest(context: Context, count: int, seed: int = 0, ads: Sequence[Ad] = ADS) -> None:
     """Write impressions and their clicks, as decisions with tokens would."""
-    events = impressions(context.schema, count, seed)
+    events = impressions(context.schema, count, seed, ads)
     clicks = [click_on(e) for i, e in enumerate(events) if i % 4 == 0]
     writer = EventWriter(context.database, 10_000)
     try:
@@ -77,12 +79,12 @@ async def ingest(context: Context, count: int, seed: int = 0) -> None:
     await retention.record_horizon(context)
 
 
-def impressions(schema: Schema, count: int, seed: int) -> list[Event]:
+def impressions(schema: Schema, count: int, seed: int, ads: Sequence[Ad] = ADS) -> list[Event]:
     """Impressions of random ads by random users, decided now."""
     rng, encoder = np.random.default_rng(seed), Encoder(schema)
     made = []
     for _ in range(count):
-        ad = ADS[int(rng.integers(len(ADS)))]
+        ad = ads[int(rng.integers(len(ads)))]
         user = encoder.encode_user({"geo": f"g{rng.integers(4)}", "interest": ["shoes"]})
         features = pack(user, encoder.encode_ad(encoder.ad_values(ad)))
         time_ms = now_ms()
@@ -219,6 +221,30 @@ async def test_late_clicks_are_counted(context: Context) -> None:
     await retrain.scheduled(context)
     assert context.measures.late_clicks._value.get() == 1
     assert context.measures.oldest_transaction._value.get() >= 0
+
+
+async def test_a_retired_ad_is_collected_and_a_paused_one_is_not(context: Context) -> None:
+    """After the TTL the retired ad's own value is gone and counted; the paused ad keeps its own."""
+    brief = parse_schema(SCHEMA.replace("alone = 3", "alone = 3\nvalue_ttl_days = 1e-5"))
+    short, catalog = replace(context, schema=brief), Catalog(context.database)
+    await ingest(short, 200)
+    await retrain.scheduled(short)
+    await catalog.patch_ad(7, "test", state="paused")
+    await catalog.patch_ad(8, "test", state="retired")
+    await asyncio.sleep(1.0)
+    await ingest(short, 50, seed=1, ads=ADS[:3])
+    await retrain.scheduled(short)
+    keys = set((await trained_state(short)).ad.keys.tolist())
+    own = [int(Encoder(brief).encode_ad(Encoder(brief).ad_values(ad)).ids[0]) for ad in ADS[-2:]]
+    assert [key in keys for key in own] == [True, False]
+    assert context.measures.collected.labels(side="ad")._value.get() == 1
+
+
+async def trained_state(context: Context) -> State:
+    """The raw state of the snapshot being served."""
+    serving = await snapshots.serving(context.database)
+    assert serving is not None
+    return snapshot.load(context.store / str(serving.snapshot_id)).state
 
 
 async def test_a_tick_runs_once_whoever_fires_it(context: Context) -> None:

@@ -66,8 +66,8 @@ def test_an_absurd_step_is_refused_twice(
 ) -> None:
     """A step a million times too large is refused, its retry by projection too, with reasons."""
     outcome = cycle(genesis, draw(500), ads, schema, step_size=1e6)
-    assert [a.manifest.verdict.result for a in outcome.attempts] == ["refused", "refused"]
-    assert all(attempt.manifest.verdict.reasons for attempt in outcome.attempts)
+    assert [attempt.verdict.result for attempt in outcome.attempts] == ["refused", "refused"]
+    assert all(attempt.verdict.reasons for attempt in outcome.attempts)
     assert outcome.candidate.manifest.id == IDS[1]
 
 

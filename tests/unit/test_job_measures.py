@@ -14,5 +14,7 @@ def test_every_series_is_there_before_the_first_run() -> None:
     text = generate_latest(registry).decode()
     for state in ("accepted", "repaired", "refused", "skipped", "empty", "failed"):
         assert f'adscent_jobs_runs_total{{state="{state}"}} 0.0' in text
+    for side in ("user", "ad"):
+        assert f'adscent_collected_values_total{{side="{side}"}} 0.0' in text
     assert "adscent_jobs_leading 0.0" in text
     assert "adscent_training_seconds_count 0.0" in text
