@@ -49,8 +49,9 @@ def ascend(
     was: the gate refuses such a state, and the retry needs a usable μ.
     """
     dual = table.dual.copy()
-    vectors = table.latent[touched].astype(np.float64)
-    violation = np.einsum("ij,ij->i", vectors, vectors) / radius**2 - 1.0
+    vectors = table.latent[touched]
+    square = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    violation = square / radius**2 - 1.0
     moved = np.clip(dual[touched] + rate * violation, 0.0, largest)
     dual[touched] = np.where(np.isfinite(moved), moved, dual[touched])
     return dual
@@ -59,7 +60,8 @@ def ascend(
 def project(state: State, radii: Radii, schema: Schema) -> tuple[Model, Projection]:
     """The published copy of `state`: `v·min(1, r/‖v‖)` for every vector, keys ascending.
 
-    Every float32 norm in the result is at most its radius. The raw state is not changed.
+    Every float32 norm in the result is at most its radius. Ad vectors are scaled by κ, the weight
+    that interactions have earned (see `interactions`). The raw state is not changed.
     """
     user_ratio, ad_ratio = norm_ratios(state.user, radii.user), norm_ratios(state.ad, radii.ad)
     user, (ad_keys, ad_latent, ad_main, _) = (
@@ -67,6 +69,7 @@ def project(state: State, radii: Radii, schema: Schema) -> tuple[Model, Projecti
         _published(state.ad, ad_ratio),
     )
     shape = (len(schema.user), schema.model.overlap, schema.model.alone)
+    ad_latent *= np.float32(state.interactions.served)
     model = Model(*user, ad_keys, ad_latent, ad_main, state.bias, *shape)
     ratios = np.concatenate((user_ratio, ad_ratio, [0.0]))
     return model, Projection(int((ratios > 1.0).sum()), float(ratios.max()))

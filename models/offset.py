@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from models.interactions import Interactions
+from models.interactions import first as first_interactions
+from models.kernels import Shape
 from models.types import Bytes, Encoded, Float32s, Float64s, Int64s, Ragged
 
 if TYPE_CHECKING:
@@ -86,17 +89,21 @@ class State:
     ad: Table
     bias: float
     bias_precision: float
+    interactions: Interactions
     seed: int
 
 
 def genesis(schema: Schema, base_rate: float, seed: int) -> State:
     """The state before the first event: no rows, and a bias that predicts `base_rate`."""
+    overlap, alone = schema.model.overlap, schema.model.alone
+    shape = Shape(len(schema.user), len(schema.ad), overlap, alone)
     return State(
         schema_hash=schema.hash,
         user=empty_table(schema.user_width),
         ad=empty_table(schema.dimensions),
         bias=float(np.log(base_rate / (1.0 - base_rate))),
         bias_precision=1.0 / BIAS_VARIANCE,
+        interactions=first_interactions(shape),
         seed=seed,
     )
 

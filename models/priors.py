@@ -20,8 +20,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from models.offset import Table
-from models.types import Float64s, Int64s
+from models.offset import ROWS_AT_ONCE, Table
+from models.types import Float32s, Float64s, Int64s
 
 FIRST_VARIANCE = 0.1
 """τ₀² of a feature whose variance is learned: a standard deviation of a third of a logit."""
@@ -78,13 +78,15 @@ def first_rows(
     latent: Float64s,
     *,
     main_variance: Float64s,
-    latent_variance: float,
+    latent_variance: Float32s | float,
     accumulates_precision: bool,
 ) -> Table:
     """Rows of values never seen: `latent` [n, width], main effects zero.
 
-    Only the curvature step's accumulators are precisions, which start at the prior's; the sums of
-    gradients of the other steps start at zero.
+    `latent_variance`: the prior's, of each entry [n, width] or of all.
+
+    The accumulators of curvature and linear steps are precisions, which start at the prior's; the
+    sums of gradients of the other steps start at zero.
     """
     n, scale = len(keys), float(accumulates_precision)
     prior = (scale / main_variance[features]).astype(np.float32)
@@ -92,7 +94,7 @@ def first_rows(
         keys=keys,
         latent=latent.astype(np.float32),
         main=np.zeros(n, np.float32),
-        latent_precision=np.full(latent.shape, scale / latent_variance, np.float32),
+        latent_precision=_filled(scale / latent_variance, latent.shape),
         main_precision=prior,
         dual=np.zeros(n, np.float32),
         touched_ms=np.zeros(n, np.int64),
@@ -101,11 +103,23 @@ def first_rows(
     )
 
 
+def _filled(values: Float32s | float, shape: tuple[int, ...]) -> Float32s:
+    return np.broadcast_to(np.asarray(values, np.float32), shape).copy()
+
+
 def normals(keys: Int64s, width: int, seed: int) -> Float64s:
     """Standard normal draws that depend on (key, seed, position) alone: float64 [n, width].
 
     splitmix64 (G. Steele et al., OOPSLA 2014) of each of the three in turn, then Box–Muller.
     """
+    found = np.empty((len(keys), width))
+    for start in range(0, len(keys), ROWS_AT_ONCE):
+        some = slice(start, start + ROWS_AT_ONCE)
+        found[some] = _normals(keys[some], width, seed)
+    return found
+
+
+def _normals(keys: Int64s, width: int, seed: int) -> Float64s:
     start = _splitmix64(keys.view(np.uint64) ^ _splitmix64(np.uint64(seed % 2**64)))
     with np.errstate(over="ignore"):
         positions = np.arange(2 * width, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)

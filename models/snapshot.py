@@ -20,10 +20,11 @@ import numpy.typing as npt
 
 from models.errors import SnapshotCorrupt
 from models.index import AdIndex
+from models.interactions import Interactions
 from models.offset import Model, State, Table
 from models.types import Batch, Ragged
 
-FORMAT = 1
+FORMAT = 2
 AnyArray = npt.NDArray[Any]
 _MANIFEST = "manifest.json"
 _ASIDE = ".partial"
@@ -86,6 +87,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     schema_hash: str
     bias: float | None
     bias_precision: float | None
+    interaction_weight: float
+    interaction_precision: float
     seed: int
     user_features: int
     overlap: int
@@ -205,6 +208,7 @@ def _write_arrays(folder: Path, snapshot: Snapshot) -> None:
     for side, table in (("user", snapshot.state.user), ("ad", snapshot.state.ad)):
         for item in fields(Table):
             _save(folder, f"state.{side}_{item.name}", getattr(table, item.name))
+    _save(folder, "state.interaction_variance", snapshot.state.interactions.variance)
     for name in _MODEL_ARRAYS:
         _save(folder, f"model.{name}", getattr(snapshot.model, name))
     probes = snapshot.probes
@@ -247,6 +251,11 @@ def _state(folder: Path, manifest: Manifest) -> State:
         ad=tables[1],
         bias=_number(folder, manifest.bias),
         bias_precision=_number(folder, manifest.bias_precision),
+        interactions=Interactions(
+            np.array(_read(folder, "state.interaction_variance")),
+            manifest.interaction_weight,
+            manifest.interaction_precision,
+        ),
         seed=manifest.seed,
     )
 

@@ -6,15 +6,18 @@ Step rules (`TrainerSettings.step`):
   slopes `j = ∂s/∂θ` and `V = Σ j²/π` moves it by `−(σ(x) − y) j/π`, where x solves
   `x = s − V (σ(x) − y)`: the score after the step, so that one click cannot overshoot. π then grows
   by `j² / (1/(σ(x)(1 − σ(x))) + V)`, the event's information on one parameter while the others
-  are uncertain too. To first order this is `−(σ(s) − y) j / (π (1 + V h))`, `h = σ(s)(1 − σ(s))`,
-  a diagonal Kalman filter. Prior variances of main effects are learned, see `priors`.
+  are uncertain too. Prior variances of main effects are learned, see `priors`.
+- `linear`: the same to first order, `−(σ(s) − y) j / (π (1 + V h))` with `h = σ(s)(1 − σ(s))`, and
+  π grows by `j² / (1/h + V)`: a diagonal Kalman filter. It sees the score before the step only.
 - `adagrad`: `η0 / √(α + Σ ∇²)`.
 - `published`: `η0 / (α + (Σ |∇|)^β)`, the step of arXiv 2312.05052.
 
 Constraints (`TrainerSettings.constraint`) act at each touch of a vector, so a frequent one feels
 them more often: `dual` shrinks by the implicit form `v ← (v − η∇) / (1 + η μ)`; `augmented` adds
-the violation `‖v‖²/r² − 1` that the step has just made to μ; `projection` projects. The penalty
-stays out of the step's accumulators. The explicit form of the shrink can turn NaN, this one cannot.
+the violation `‖v‖²/r² − 1` that the step has just made to μ; `projection` projects; `clipping`
+scales the gradient of each latent vector to norm `clip_norm` at most before its step. The penalty
+stays out of the step's accumulators. The explicit form of the shrink, `v ← v − η μ v`, turns the
+vector round once η μ > 1 and grows it without bound once η μ > 2; the implicit form cannot.
 """
 
 from __future__ import annotations
@@ -26,36 +29,33 @@ import numpy as np
 
 from models.constraints import Radii, ascend
 from models.errors import SchemaMismatch
+from models.interactions import INITIAL_SCALE, variances, weighed
+from models.interactions import learned as learned_interactions
 from models.kernels import (
     CONSTRAINTS,
+    PRECISION_STEPS,
+    SHRINKS,
     STEPS,
     Constraint,
     Kernel,
     Parameters,
     Rule,
     Shape,
+    Shrink,
     Step,
     Values,
     check,
     compiled,
 )
-from models.offset import State, Table
+from models.kernels.parallel import Parallel, room
+from models.offset import State, Table, sigmoid
 from models.priors import Births, first_rows, in_force, learned, normals
 from models.types import Batch, Float32s, Int64s, Ragged
+from models.vocabulary import EVERYTHING, Living, extended
 
 if TYPE_CHECKING:
     from models.features import Schema
 
-
-INITIAL_SCALE = 0.2
-"""Standard deviation of a user value's first latents."""
-
-INTERACTION_VARIANCE = 0.02
-"""Prior variance of ν_u · ν_a of an event, all ad features together, whatever K, o, s and A.
-
-Measured: 0.05 costs the KuaiRand log 0.0004 log loss against main effects only, on a seeded market
-with true interactions both gain (0.0002 to 0.0003); 0.01 gains less there.
-"""
 
 USER_RADIUS = 2.5
 """Radius of user vectors over their expected norm at birth, `initial_scale · √d`.
@@ -64,11 +64,13 @@ USER_RADIUS = 2.5
 markets, 22 k to 300 k events; o and s of 2/0, 1/2, 2/4, 4/4 and 8/8): user vectors hardly move.
 """
 
-AD_RADIUS = 1.0
-"""Radius of ad vectors over the norm that their prior expects, `√(D · ad_latent_variance)`.
+AD_RADIUS = 1.2
+"""Radius of ad vectors.
 
-1.5 × the 99.9th percentile is 0.03 to 0.35 in the same runs. But ad vectors start at zero and go on
-growing towards what the prior expects as evidence comes, so the radius leaves a long run its room.
+1.5 × the 99.9th percentile of healthy runs: 0.82 on seeded markets, where categories do meet
+interests; on the KuaiRand log, whose interactions earn no weight, it is 0.06. The norm that a share
+of the variance of s needs does not depend on o, s, K and A: a vector of norm r lets s vary by
+`(r · initial_scale)²` between values of one user feature, 0.06 at this radius.
 """
 
 
@@ -76,13 +78,19 @@ growing towards what the prior expects as evidence comes, so the radius leaves a
 class TrainerSettings:
     """How a chunk is learned.
 
-    `step_size` multiplies every step (1 is right; an absurd one diverges, and the gate refuses).
-    `user_radius` and `ad_radius` bound each latent vector's norm. Variances are those of the
-    priors: of each feature's main effects (None: learned from the data), of each entry of user and
-    ad latents. `dual_rate`: ρ of the dual ascent; `dual_max`: the largest μ. `violation_weight`:
-    weight of the present violation in the augmented form. `initial_scale`: sd of a user value's
-    first latents. `weight_decay`: a fixed λ for every latent vector. `learning_rate` (η0), `alpha`
-    and `beta` are those of the AdaGrad and published steps.
+    `step_size` multiplies every step (1 is right; an absurd one diverges, and the gate refuses),
+    `latent_step` those of latent vectors once more. `user_radius` and `ad_radius` bound each latent
+    vector's norm. Variances are those of the priors: of each feature's main effects (None: learned
+    from the data), of each entry of user latents; those of ad latents are learned, or with
+    `learns_interactions` off stay at their first guess.
+    `weighs_interactions`: whether interactions serve by the weight that they have earned, or in
+    full, see `interactions`. `dual_rate`: ρ of the dual ascent; `dual_max`: the largest μ;
+    `touched_only`: whether μ changes only where the chunk had the value, or in every row.
+    `violation_weight`: weight of the present violation in the augmented form. `shrink`: the form of
+    the shrink by μ. `clip_norm`: largest norm of a latent vector's gradient under the constraint
+    `clipping`. `initial_scale`: sd of a user value's first latents. `weight_decay`: a fixed λ for
+    every latent vector. `learning_rate` (η0), `alpha` and `beta` are those of the AdaGrad and
+    published steps.
     """
 
     shape: Shape
@@ -90,15 +98,20 @@ class TrainerSettings:
     ad_radius: float
     user_variance: tuple[float | None, ...]
     ad_variance: tuple[float | None, ...]
-    ad_latent_variance: float
     user_latent_variance: float = 0.1
     initial_scale: float = INITIAL_SCALE
+    weighs_interactions: bool = True
+    learns_interactions: bool = True
     step: Step = "curvature"
     step_size: float = 1.0
+    latent_step: float = 1.0
     constraint: Constraint = "augmented"
+    shrink: Shrink = "implicit"
     dual_rate: float = 0.03
     dual_max: float = 1000.0
+    touched_only: bool = True
     violation_weight: float = 1.0
+    clip_norm: float = 1.0
     weight_decay: float = 0.0
     learning_rate: float = 0.05
     alpha: float = 1e-6
@@ -109,29 +122,25 @@ class TrainerSettings:
         """The defaults for `schema`, and what its `[model]` table sets."""
         model = schema.model
         shape = Shape(len(schema.user), len(schema.ad), model.overlap, model.alone)
-        variance = INTERACTION_VARIANCE / (len(schema.ad) * first_user_square(shape))
         return cls(
             shape=shape,
             user_radius=model.user_radius or USER_RADIUS * INITIAL_SCALE * shape.user_width**0.5,
-            ad_radius=model.ad_radius or AD_RADIUS * (variance * shape.dimensions) ** 0.5,
+            ad_radius=model.ad_radius or AD_RADIUS,
             user_variance=tuple(feature.variance for feature in schema.user),
             ad_variance=tuple(feature.variance for feature in schema.ad),
-            ad_latent_variance=variance,
             step=cast(Step, model.step),
             step_size=model.step_size,
         )
 
     @property
+    def keeps_precisions(self) -> bool:
+        """Whether accumulators are precisions, which begin at a prior, or sums of gradients."""
+        return self.step in PRECISION_STEPS
+
+    @property
     def radii(self) -> Radii:
         """The radii of both tables."""
         return Radii(self.user_radius, self.ad_radius)
-
-
-def first_user_square(shape: Shape) -> float:
-    """The expected ‖ν_u‖² of a user whose values were all just born."""
-    pairs = shape.user_features * (shape.user_features - 1) // 2
-    alone = shape.user_features * shape.alone * INITIAL_SCALE**2
-    return alone + pairs * shape.overlap * INITIAL_SCALE**4
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,32 +157,52 @@ def train(
     schema: Schema,
     settings: TrainerSettings,
     kernel: Kernel = compiled,
+    *,
+    living: Living = EVERYTHING,
+    threads: int = 1,
 ) -> Trained:
     """Learn a chunk in order. Pure: `state` is unchanged.
 
     Values not seen before get a row: user latents from their hash and the seed, ad latents zero.
+    Rows of `state` that are not among `living` are left behind.
+    One thread gives the same state bit for bit from the same input; more are faster on large
+    chunks, but what they give is not reproducible, see `kernels.parallel`.
     Raises `SchemaMismatch` for a state of another schema, `InvalidInput` for a broken batch.
     """
     _check_schema(state, schema)
-    births = _user_births(state.user, settings, state.seed), _ad_births(state.ad, settings)
-    user, user_values = _grown(state.user, batch.user, kernel, births[0])
-    ad, ad_values = _grown(state.ad, batch.ad, kernel, births[1])
+    if threads > 1:
+        kernel = Parallel(kernel, threads)
+    births = _user_births(state.user, settings, state.seed), _ad_births(state, settings)
+    user, user_values = _grown(
+        state.user, batch.user, kernel, births[0], living.user, room(threads)
+    )
+    ad, ad_values = _grown(state.ad, batch.ad, kernel, births[1], living.ad, room(threads))
     bias = np.array([state.bias, state.bias_precision])
-    predicted = np.zeros(len(batch), np.float32)
+    scores = np.zeros((len(batch), 2), np.float32)
     label = np.ascontiguousarray(batch.label, np.float32)
     sides = (_parameters(user), _parameters(ad), user_values, ad_values)
     check(settings.shape, *sides, label)
-    kernel.learn(settings.shape, _rule(settings), *sides, label, bias, predicted)
+    kernel.learn(settings.shape, _rule(settings), *sides, label, bias, scores)
+    user, ad = _without_room(user, room(threads)), _without_room(ad, room(threads))
     user = _closed(user, user_values, batch, settings.user_radius, settings)
     ad = _closed(ad, ad_values, batch, settings.ad_radius, settings)
-    if settings.step == "curvature" and len(batch):
+    before = interactions = state.interactions
+    if settings.weighs_interactions:
+        interactions = weighed(before, scores, label)
+    else:
+        before = interactions = replace(before, weight=1.0)
+    if settings.keeps_precisions and len(batch):
         user, ad = learned(user, settings.user_variance), learned(ad, settings.ad_variance)
+        if settings.learns_interactions:
+            interactions = learned_interactions(ad, interactions, settings.shape)
+    predicted = sigmoid(scores[:, 0] + before.served * scores[:, 1]).astype(np.float32)
     after = replace(
         state,
         user=user,
         ad=ad,
         bias=float(bias[0]),
         bias_precision=float(bias[1]),
+        interactions=interactions,
     )
     return Trained(after, predicted)
 
@@ -197,15 +226,15 @@ def _user_births(table: Table, settings: TrainerSettings, seed: int) -> Births:
             normals(keys, settings.shape.user_width, seed) * settings.initial_scale,
             main_variance=variance,
             latent_variance=settings.user_latent_variance,
-            accumulates_precision=settings.step == "curvature",
+            accumulates_precision=settings.keeps_precisions,
         )
 
     return born
 
 
-def _ad_births(table: Table, settings: TrainerSettings) -> Births:
+def _ad_births(state: State, settings: TrainerSettings) -> Births:
     """Ad values start with zero latents: a new creative is what its campaign is."""
-    variance = in_force(table, settings.ad_variance)
+    variance, interactions = in_force(state.ad, settings.ad_variance), state.interactions
 
     def born(keys: Int64s, features: Int64s) -> Table:
         return first_rows(
@@ -213,26 +242,37 @@ def _ad_births(table: Table, settings: TrainerSettings) -> Births:
             features,
             np.zeros((len(keys), settings.shape.dimensions)),
             main_variance=variance,
-            latent_variance=settings.ad_latent_variance,
-            accumulates_precision=settings.step == "curvature",
+            latent_variance=variances(interactions, features, settings.shape),
+            accumulates_precision=settings.keeps_precisions,
         )
 
     return born
 
 
-def _grown(table: Table, block: Ragged, kernel: Kernel, births: Births) -> tuple[Table, Values]:
-    """A copy of `table` with a row for every value of `block`, and the block's row numbers."""
-    rows, first = kernel.resolve(table.keys, block.ids)
+def _grown(
+    table: Table, block: Ragged, kernel: Kernel, births: Births, living: Int64s | None, spare: int
+) -> tuple[Table, Values]:
+    """A copy of `table`'s living rows with one for every value of `block`, and their numbers.
+
+    `spare` rows more are for the kernel's own use.
+    """
+    rows, first = kernel.resolve(table.keys if living is None else table.keys[living], block.ids)
     cells = np.searchsorted(block.ptr, first, side="right") - 1
-    new = births(block.ids[first], cells % block.features)
-    both = (np.concatenate((getattr(table, name), getattr(new, name))) for name in Table.__slots__)
-    return Table(*both), Values(rows, block.ptr)
+    none = np.zeros(spare, np.int64)
+    new = births(
+        np.concatenate((block.ids[first], none)), np.concatenate((cells % block.features, none))
+    )
+    return extended(table, living, new), Values(rows, block.ptr)
+
+
+def _without_room(table: Table, spare: int) -> Table:
+    return Table(*(getattr(table, name)[: len(table) - spare] for name in Table.__slots__))
 
 
 def _closed(
     table: Table, values: Values, batch: Batch, radius: float, settings: TrainerSettings
 ) -> Table:
-    """The table after the chunk: times of last touch, and the duals of what was touched."""
+    """The table after the chunk: times of last touch, and the duals."""
     features = max(1, (len(values.ptr) - 1) // max(len(batch), 1))
     event = np.repeat(np.arange(len(batch)), np.diff(values.ptr[::features]))
     last = np.full(len(table), -1)
@@ -242,7 +282,8 @@ def _closed(
     touched_ms[touched] = np.maximum(touched_ms[touched], batch.time_ms[last[touched]])
     if settings.constraint in ("dual", "augmented"):
         limits = {"rate": settings.dual_rate, "largest": settings.dual_max}
-        dual = ascend(table, touched, radius, **limits)
+        rows = touched if settings.touched_only or not len(batch) else np.arange(len(table))
+        dual = ascend(table, rows, radius, **limits)
     return replace(table, touched_ms=touched_ms, dual=dual)
 
 
@@ -254,5 +295,6 @@ def _rule(settings: TrainerSettings) -> Rule:
     return Rule(
         step=STEPS.index(settings.step),
         constraint=CONSTRAINTS.index(settings.constraint),
-        **{name: float(getattr(settings, name)) for name in Rule._fields[2:]},
+        shrink=SHRINKS.index(settings.shrink),
+        **{name: float(getattr(settings, name)) for name in Rule._fields[3:]},
     )

@@ -12,10 +12,14 @@ import numpy as np
 from models.errors import InvalidInput
 from models.types import Float32s, Float64s, Int64s
 
-Step = Literal["curvature", "adagrad", "published"]
-Constraint = Literal["none", "dual", "augmented", "projection"]
-STEPS: tuple[Step, ...] = ("curvature", "adagrad", "published")
-CONSTRAINTS: tuple[Constraint, ...] = ("none", "dual", "augmented", "projection")
+Step = Literal["curvature", "linear", "adagrad", "published"]
+Constraint = Literal["none", "dual", "augmented", "projection", "clipping"]
+Shrink = Literal["implicit", "explicit"]
+STEPS: tuple[Step, ...] = ("curvature", "linear", "adagrad", "published")
+CONSTRAINTS: tuple[Constraint, ...] = ("none", "dual", "augmented", "projection", "clipping")
+SHRINKS: tuple[Shrink, ...] = ("implicit", "explicit")
+PRECISION_STEPS: frozenset[Step] = frozenset(("curvature", "linear"))
+"""The steps whose accumulators are precisions; those of the others are sums of gradients."""
 
 
 class Parameters(NamedTuple):
@@ -39,21 +43,26 @@ class Values(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """The step rule and the constraint, as numbers. Codes index `STEPS` and `CONSTRAINTS`.
+    """The step rule and the constraint, as numbers. Codes index `STEPS`, `CONSTRAINTS`, `SHRINKS`.
 
-    `step_size` multiplies every step. `learning_rate` is AdaGrad's, and η0 of the published step
-    with its `alpha` and `beta`. `weight_decay` is a fixed λ added to every latent vector's μ.
-    `violation_weight` multiplies the present violation ‖v‖²/r² − 1 in the augmented form.
+    `step_size` multiplies every step, `latent_step` those of latent vectors once more.
+    `learning_rate` is AdaGrad's, and η0 of the published step with its `alpha` and `beta`.
+    `weight_decay` is a fixed λ added to every latent vector's μ. `violation_weight` multiplies the
+    present violation ‖v‖²/r² − 1 in the augmented form.
+    `clip_norm` is the largest norm of a latent vector's gradient under the constraint `clipping`.
     """
 
     step: int
     constraint: int
+    shrink: int
     step_size: float
+    latent_step: float
     learning_rate: float
     alpha: float
     beta: float
     weight_decay: float
     violation_weight: float
+    clip_norm: float
     user_radius: float
     ad_radius: float
 
@@ -91,12 +100,12 @@ class Kernel(Protocol):
         ad_values: Values,
         label: Float32s,
         bias: Float64s,
-        predicted: Float32s,
+        scores: Float32s,
     ) -> None:
-        """Learn n events in order. Writes `user`, `ad`, `bias` and `predicted` in place.
+        """Learn n events in order. Writes `user`, `ad`, `bias` and `scores` in place.
 
-        `label`: float32 [n]; `bias`: float64 [2], b and its accumulator; `predicted`: float32 [n],
-        each event's pCTR before it was learned.
+        `label`: float32 [n]; `bias`: float64 [2], b and its accumulator; `scores`: float32 [n, 2],
+        each event's score without its interactions and its interactions, before it was learned.
         """
 
     def resolve(self, keys: Int64s, ids: Int64s) -> tuple[Int64s, Int64s]:

@@ -6,13 +6,19 @@ the event adds for j = 1.
 K, A, o and s arrive as tuples of None: a tuple's length is part of its type, so every width is a
 constant to LLVM (which unrolls and vectorises for it: three to five times as fast), one compilation
 serves one shape, and the result can be cached on disk, which closures and generated code cannot.
-The step rule arrives the same way.
+The step rule, the constraint and the form of the shrink arrive the same way, as the index of each
+in `STEPS`, `CONSTRAINTS` and `SHRINKS`: what a rule does not use is not compiled for it.
+
+Functions that are inlined are each compiled once, for both sides, and without the wrappers that
+Python would call them by; integers that are literals would compile them twice, hence `np.int64(0)`.
 
 Floating-point flags allow reordering and fused operations, not the assumption that values are
 finite: a NaN or infinity stays one, for the gate to see.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -30,7 +36,34 @@ _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _AHEAD = 2
 """How many events ahead parameters are fetched: large tables lie in main memory."""
 
-_inline = njit(nogil=True, fastmath=_FAST, error_model="numpy", forceinline=True, _nrt=False)
+# Without reference counts (`_nrt`): they would be touched in every loop, and keep LLVM from
+# vectorising. Nothing is allocated in here, so none are needed.
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "fastmath": _FAST,
+    "error_model": "numpy",
+    "_nrt": False,
+    "no_cfunc_wrapper": True,
+}
+_inline = njit(forceinline=True, no_cpython_wrapper=True, **_OPTIONS)
+
+
+class _Side(NamedTuple):
+    """One side of the events, users or ads.
+
+    `each`: 1 if every feature has a row of its own in `means` and `slope` (users), 0 if all share
+    the first (ads). `moves` has a row for each value of one event.
+    """
+
+    features: np.int64
+    each: np.int64
+    width: int
+    radius: float
+    values: Values
+    table: Parameters
+    means: Float32s
+    slope: Float32s
+    moves: Float32s
 
 
 def learn(
@@ -42,24 +75,19 @@ def learn(
     ad_values: Values,
     label: Float32s,
     bias: Float64s,
-    predicted: Float32s,
+    scores: Float32s,
 ) -> None:
     """See `kernels.Kernel.learn`."""
+    counts = (*shape, rule.step, rule.constraint, rule.shrink)
+    sides = (user, ad, user_values, ad_values)
     _learn(
-        (None,) * shape.user_features,
-        (None,) * shape.ad_features,
-        (None,) * shape.overlap,
-        (None,) * shape.alone,
-        (None,) * rule.step,
-        rule,
-        user,
-        ad,
-        user_values,
-        ad_values,
+        *((None,) * count for count in counts),
+        Rule(*map(np.float32, rule)),  # type: ignore[arg-type]  # numba takes it for any numbers
+        *sides,
         _scratch(shape, user_values, ad_values),
         label,
         bias,
-        predicted,
+        scores,
     )
 
 
@@ -96,7 +124,11 @@ def _prefetch(_context, array, row):
         )
         arguments = [ir.Constant(number, value) for value in (1, 3, 1)]
         with cgutils.for_range_slice(
-            builder, ir.Constant(stride.type, 0), stride, ir.Constant(stride.type, 64), stride.type
+            builder,
+            ir.Constant(stride.type, 0),
+            stride,
+            ir.Constant(stride.type, 64),
+            stride.type,
         ) as (offset, _):
             at = builder.inttoptr(builder.add(start, offset), byte)
             builder.call(function, [at, *arguments])
@@ -106,51 +138,34 @@ def _prefetch(_context, array, row):
 
 
 @_inline
-def _rate(step, accumulator, pace):
-    """A parameter's step per unit of slope and of step size."""
-    if len(step) == 0:
+def _rate(step, rule, accumulator, gradient):
+    """A parameter's step per unit of slope; sums of gradients decide it with the present one in."""
+    if len(step) <= 1:
         return np.float32(1.0) / accumulator
-    if len(step) == 1:
-        return pace[0] / np.sqrt(pace[1] + accumulator)
-    return pace[0] / (pace[1] + accumulator ** pace[2])
+    total = accumulator + _growth(step, gradient, np.float32(0.0), np.float32(0.0))
+    if len(step) == 2:
+        return rule.learning_rate / np.sqrt(rule.alpha + total)
+    return rule.learning_rate / (rule.alpha + total**rule.beta)
 
 
 @_inline
-def _growth(step, j, e, h):
+def _growth(step, gradient, j, h):
     """What an event adds to a parameter's accumulator."""
-    if len(step) == 0:
+    if len(step) <= 1:
         return h * j * j
-    if len(step) == 1:
-        return e * j * e * j
-    return abs(e * j)
+    return gradient * gradient if len(step) == 2 else abs(gradient)
 
 
 @_inline
-def _ahead(step, before, j, e):
-    """The accumulator that decides a step: the sums of gradients hold the present one already."""
-    if len(step) == 0:
-        return before
-    return before + _growth(step, j, e, e)
-
-
-@_inline
-def _copy(width, latent, row, share, out, at):
-    for t in range(width):
-        out[at, t] = share * latent[row, t]
-
-
-@_inline
-def _add(width, latent, row, share, out, at):
-    for t in range(width):
-        out[at, t] += share * latent[row, t]
-
-
-@_inline
-def _inner(width, left, right):
-    total = np.float32(0.0)
-    for t in range(width):
-        total += left[0, t] * right[0, t]
-    return total
+def _clipped(constraint, rule, side, share, at, e):
+    """The e at which a vector's gradient is within the limit, if there is one."""
+    if len(constraint) != 4:
+        return e
+    square = np.float32(0.0)
+    for t in range(side.width):
+        square += side.slope[at, t] * side.slope[at, t]
+    norm = abs(e) * share * np.sqrt(square)
+    return e if norm <= rule.clip_norm else e * (rule.clip_norm / norm)
 
 
 @_inline
@@ -176,15 +191,86 @@ def _combine(K, o, s, block, slope, vector, nu):
 
 
 @_inline
-def _aim(step, width, precision, row, share, e, pace, slope, at, moves, move):
+def _inner(width, left, right):
+    total = np.float32(0.0)
+    for t in range(width):
+        total += left[0, t] * right[0, t]
+    return total
+
+
+@_inline
+def _fetch_side(side, i):
+    """Ask for the parameters of event i, which the next events will not have to wait for."""
+    table = side.table
+    for n in range(side.values.ptr[i * side.features], side.values.ptr[(i + 1) * side.features]):
+        row = side.values.rows[n]
+        _prefetch(table.latent, row)
+        _prefetch(table.latent_precision, row)
+        _prefetch(table.main, row)
+        _prefetch(table.main_precision, row)
+
+
+@_inline
+def _copy(width, latent, row, share, out, at):
+    for t in range(width):
+        out[at, t] = share * latent[row, t]
+
+
+@_inline
+def _add(width, latent, row, share, out, at):
+    for t in range(width):
+        out[at, t] += share * latent[row, t]
+
+
+@_inline
+def _gather_side(side, i):
+    """The features' means, each to its own row of `means` or all summed in one; returns Σ w."""
+    score, table, ptr = np.float32(0.0), side.table, side.values.ptr
+    for k in range(side.features):
+        first, last = ptr[i * side.features + k], ptr[i * side.features + k + 1]
+        share, at = np.float32(1.0) / np.float32(last - first), k * side.each
+        mains = np.float32(0.0)
+        for n in range(first, last):
+            row = side.values.rows[n]
+            mains += table.main[row]
+            if n == first and (side.each == 1 or k == 0):
+                _copy(side.width, table.latent, row, share, side.means, at)
+            else:
+                _add(side.width, table.latent, row, share, side.means, at)
+        score += mains * share
+    return score
+
+
+@_inline
+def _aim(step, rule, width, precision, row, share, e, slope, at, moves, move):
     """Each entry's move for e = 1 at `moves[move]`; returns their part of V."""
     total = np.float32(0.0)
     for t in range(width):
         j = share * slope[at, t]
-        q = j * _rate(step, _ahead(step, precision[row, t], j, e), pace)
+        q = j * _rate(step, rule, precision[row, t], e * j)
         moves[move, t] = q
         total += j * q
     return total
+
+
+@_inline
+def _aim_side(step, constraint, rule, side, i, e):
+    """Fill `moves`, a row a value; returns the side's part of V."""
+    V, move, width = np.float32(0.0), np.int64(0), side.width
+    table, ptr = side.table, side.values.ptr
+    for k in range(side.features):
+        first, last = ptr[i * side.features + k], ptr[i * side.features + k + 1]
+        share, at = np.float32(1.0) / np.float32(last - first), k * side.each
+        clipped = _clipped(constraint, rule, side, share, at, e)
+        for n in range(first, last):
+            row = side.values.rows[n]
+            V += _aim(
+                step, rule, width, table.latent_precision, row, share, clipped, side.slope, at,
+                side.moves, move,
+            )  # fmt: skip
+            V += share * share / table.main_precision[row]
+            move += 1
+    return V
 
 
 @_inline
@@ -195,32 +281,67 @@ def _move(step, width, latent, precision, row, share, e, h, distance, slope, at,
         moved = latent[row, t] - distance * moves[move, t]
         latent[row, t] = moved
         square += moved * moved
-        precision[row, t] += _growth(step, share * slope[at, t], e, h)
+        j = share * slope[at, t]
+        precision[row, t] += _growth(step, e * j, j, h)
     return square
 
 
 @_inline
-def _shrink(step, width, latent, precision, row, pace, strength):
-    """The implicit shrink of one vector; `strength` is μ times the step size."""
-    for t in range(width):
-        rate = _rate(step, precision[row, t], pace)
-        latent[row, t] /= np.float32(1.0) + strength * rate
+def _constrain(step, constraint, shrink, rule, side, row, square):
+    """Shrink by μ, or project, a vector that has just moved to squared norm `square`."""
+    one, latent = np.float32(1.0), side.table.latent
+    ratio = square / (side.radius * side.radius)
+    weight = rule.weight_decay
+    if len(constraint) == 1 or len(constraint) == 2:
+        weight += side.table.dual[row]
+    if len(constraint) == 2 and ratio > one:
+        weight += rule.violation_weight * (ratio - one)
+    if weight > 0.0:
+        strength = weight * rule.step_size * rule.latent_step
+        for t in range(side.width):
+            precision = side.table.latent_precision[row, t]
+            pull = strength * _rate(step, rule, precision, np.float32(0.0))
+            latent[row, t] *= one / (one + pull) if len(shrink) == 0 else one - pull
+    elif len(constraint) == 3 and ratio > one:
+        factor = one / np.sqrt(ratio)
+        for t in range(side.width):
+            latent[row, t] *= factor
 
 
 @_inline
-def _scale(width, latent, row, factor):
-    for t in range(width):
-        latent[row, t] *= factor
+def _move_side(step, constraint, shrink, rule, side, i, e, h):
+    """Move, constrain and grow every parameter of the side."""
+    move, width = np.int64(0), side.width
+    table, ptr = side.table, side.values.ptr
+    for k in range(side.features):
+        first, last = ptr[i * side.features + k], ptr[i * side.features + k + 1]
+        share, at = np.float32(1.0) / np.float32(last - first), k * side.each
+        clipped = _clipped(constraint, rule, side, share, at, e)
+        distance = clipped * rule.step_size * rule.latent_step
+        for n in range(first, last):
+            row = side.values.rows[n]
+            square = _move(
+                step, width, table.latent, table.latent_precision, row, share, clipped, h,
+                distance, side.slope, at, side.moves, move,
+            )  # fmt: skip
+            _constrain(step, constraint, shrink, rule, side, row, square)
+            before, gradient = table.main_precision[row], e * share
+            table.main[row] -= gradient * rule.step_size * _rate(step, rule, before, gradient)
+            table.main_precision[row] = before + _growth(step, gradient, share, h)
+            move += 1
 
 
 @_inline
-def _landing(score, V, y):
-    """pCTR at the score x that solves x = score − V(σ(x) − y): Newton's method in a bracket."""
-    e = 1.0 / (1.0 + np.exp(-score)) - y
-    low, high = min(score, score - V * e), max(score, score - V * e)
-    x = score - V * e / (1.0 + V * (e + y) * (1.0 - e - y))
-    p = 1.0 / (1.0 + np.exp(-x))
-    for _ in range(30):
+def _landing(score, p, V, y):
+    """pCTR at the score x that solves x = score − V(σ(x) − y), from p = σ(score).
+
+    Newton's method in a bracket that is halved instead wherever the moves do not halve: alone it
+    would circle for ever around the bend of σ when V is large.
+    """
+    low, high = min(score, score - V * (p - y)), max(score, score - V * (p - y))
+    x = score - V * (p - y) / (1.0 + V * p * (1.0 - p))
+    p, before = 1.0 / (1.0 + np.exp(-x)), np.inf
+    for _ in range(60):
         excess = x - score + V * (p - y)
         if excess > 0.0:
             high = x
@@ -231,132 +352,56 @@ def _landing(score, V, y):
             p -= move * p * (1.0 - p)
             break
         x -= move
-        if x <= low or x >= high:
+        if x <= low or x >= high or abs(move) > 0.5 * before:
             x = 0.5 * (low + high)
+        before = abs(move)
         p = 1.0 / (1.0 + np.exp(-x))
     return p
 
 
 @_inline
-def _constrain(step, width, rule, radius, table, row, square, pace, step_size):
-    """Shrink by μ, or project, a vector that has just moved to squared norm `square`."""
-    ratio = square / np.float32(radius * radius)
-    weight = np.float32(rule.weight_decay)
-    if rule.constraint == 1 or rule.constraint == 2:
-        weight += table.dual[row]
-    if rule.constraint == 2 and ratio > np.float32(1.0):
-        weight += np.float32(rule.violation_weight) * (ratio - np.float32(1.0))
-    if weight > 0.0:
-        _shrink(step, width, table.latent, table.latent_precision, row, pace, weight * step_size)
-    elif rule.constraint == 3 and ratio > np.float32(1.0):
-        _scale(width, table.latent, row, np.float32(1.0) / np.sqrt(ratio))
+def _surprise(step, score, p, V, y):
+    """The e that every parameter steps by, and the information h that the event adds."""
+    if len(step) == 0:
+        landed = _landing(score, p, V, y)
+        return np.float32(landed - y), np.float32(1.0 / (1.0 / (landed * (1.0 - landed)) + V))
+    h = p * (1.0 - p)
+    if len(step) == 1:
+        return np.float32((p - y) / (1.0 + V * h)), np.float32(h / (1.0 + V * h))
+    return np.float32(p - y), np.float32(0.0)
 
 
-@_inline
-def _fetch_side(F, i, values, table):
-    """Ask for the parameters of event i, which the next events will not have to wait for."""
-    for n in range(values.ptr[i * len(F)], values.ptr[(i + 1) * len(F)]):
-        row = values.rows[n]
-        _prefetch(table.latent, row)
-        _prefetch(table.latent_precision, row)
-        _prefetch(table.main, row)
-        _prefetch(table.main_precision, row)
-
-
-@_inline
-def _gather_side(F, each, width, i, values, table, out):
-    """The features' means, each to its own row of `out` or (each = 0) summed in one; Σ w."""
-    score = np.float32(0.0)
-    for k in range(len(F)):
-        first, last = values.ptr[i * len(F) + k], values.ptr[i * len(F) + k + 1]
-        share = np.float32(1.0) / np.float32(last - first)
-        mains = np.float32(0.0)
-        for n in range(first, last):
-            row = values.rows[n]
-            mains += table.main[row]
-            if n == first and (each == 1 or k == 0):
-                _copy(width, table.latent, row, share, out, k * each)
-            else:
-                _add(width, table.latent, row, share, out, k * each)
-        score += mains * share
-    return score
-
-
-@_inline
-def _aim_side(step, F, each, width, i, values, table, e, pace, slope, moves):
-    """Fill `moves`, a row a value; returns the side's part of V."""
-    V = np.float32(0.0)
-    precision, move = table.latent_precision, 0
-    for k in range(len(F)):
-        first, last = values.ptr[i * len(F) + k], values.ptr[i * len(F) + k + 1]
-        share = np.float32(1.0) / np.float32(last - first)
-        for n in range(first, last):
-            row = values.rows[n]
-            V += _aim(step, width, precision, row, share, e, pace, slope, k * each, moves, move)
-            V += share * share / table.main_precision[row]
-            move += 1
-    return V
-
-
-@_inline
-def _move_side(step, F, each, width, i, values, table, e, h, pace, slope, moves, rule, radius):
-    """Move, constrain and grow every parameter of the side."""
-    latent, precision, move = table.latent, table.latent_precision, 0
-    step_size = np.float32(rule.step_size)
-    distance = e * step_size
-    for k in range(len(F)):
-        first, last = values.ptr[i * len(F) + k], values.ptr[i * len(F) + k + 1]
-        share, at = np.float32(1.0) / np.float32(last - first), k * each
-        for n in range(first, last):
-            row = values.rows[n]
-            square = _move(
-                step, width, latent, precision, row, share, e, h, distance, slope, at, moves, move
-            )
-            _constrain(step, width, rule, radius, table, row, square, pace, step_size)
-            before = table.main_precision[row]
-            rate = _rate(step, _ahead(step, before, share, e), pace)
-            table.main[row] -= distance * share * rate
-            table.main_precision[row] = before + _growth(step, share, e, h)
-            move += 1
-
-
-# Without reference counts (`_nrt`): they would be touched in every loop, and keep LLVM from
-# vectorising. Nothing is allocated in here, so none are needed.
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy", _nrt=False)
+@njit(cache=True, **_OPTIONS)
 def _learn(
-    K, A, o, s, step, rule, user, ad, user_values, ad_values, scratch, label, bias, predicted
-):
-    """The event loop. K, A, o, s and step are tuples of that length, see the module."""
+    K, A, o, s, step, constraint, shrink, rule, user, ad, user_values, ad_values, scratch, label,
+    bias, scores,
+):  # fmt: skip
+    """The event loop. K, A, o, s, step and the like are tuples of that length, see the module."""
     d = (len(K) - 1) * len(o) + len(s)
     D = len(K) * (len(K) - 1) // 2 * len(o) + len(K) * len(s)
-    one, step_size = np.float32(1.0), np.float32(rule.step_size)
-    pace = (np.float32(rule.learning_rate), np.float32(rule.alpha), np.float32(rule.beta))
-    block, slope, vector, nu, moves_u, moves_a = scratch
+    F, G, each, summed = np.int64(len(K)), np.int64(len(A)), np.int64(1), np.int64(0)
+    block, slope, vector, nu, user_moves, ad_moves = scratch
+    users = _Side(F, each, d, rule.user_radius, user_values, user, block, slope, user_moves)
+    ads = _Side(G, summed, D, rule.ad_radius, ad_values, ad, vector, nu, ad_moves)
+    one = np.float32(1.0)
     b, accumulator = bias[0], bias[1]
     for i in range(len(label)):
         if i + _AHEAD < len(label):
-            _fetch_side(K, i + _AHEAD, user_values, user)
-            _fetch_side(A, i + _AHEAD, ad_values, ad)
-        score = np.float32(b)
-        score += _gather_side(K, 1, d, i, user_values, user, block)
-        score += _gather_side(A, 0, D, i, ad_values, ad, vector)
+            _fetch_side(users, i + _AHEAD)
+            _fetch_side(ads, i + _AHEAD)
+        score = np.float32(b) + _gather_side(users, i) + _gather_side(ads, i)
         _combine(K, o, s, block, slope, vector, nu)
-        score += _inner(D, nu, vector)
+        inner = _inner(D, nu, vector)
+        scores[i, 0], scores[i, 1] = score, inner
+        score += inner
         p = 1.0 / (1.0 + np.exp(-np.float64(score)))
-        predicted[i] = p
-        e, h = np.float32(p - label[i]), np.float32(0.0)
+        e = np.float32(p - label[i])
         V = np.float32(1.0 / accumulator)
-        V += _aim_side(step, K, 1, d, i, user_values, user, e, pace, slope, moves_u)
-        V += _aim_side(step, A, 0, D, i, ad_values, ad, e, pace, nu, moves_a)
-        if len(step) == 0:
-            landed = _landing(np.float64(score), np.float64(V), np.float64(label[i]))
-            e = np.float32(landed - label[i])
-            h = np.float32(1.0 / (1.0 / (landed * (1.0 - landed)) + V))
-        radius = rule.user_radius
-        _move_side(step, K, 1, d, i, user_values, user, e, h, pace, slope, moves_u, rule, radius)
-        radius = rule.ad_radius
-        _move_side(step, A, 0, D, i, ad_values, ad, e, h, pace, nu, moves_a, rule, radius)
-        rate = _rate(step, _ahead(step, np.float32(accumulator), one, e), pace)
-        b -= e * step_size * rate
-        accumulator += _growth(step, one, e, h)
+        V += _aim_side(step, constraint, rule, users, i, e)
+        V += _aim_side(step, constraint, rule, ads, i, e)
+        e, h = _surprise(step, np.float64(score), p, np.float64(V), np.float64(label[i]))
+        _move_side(step, constraint, shrink, rule, users, i, e, h)
+        _move_side(step, constraint, shrink, rule, ads, i, e, h)
+        b -= e * rule.step_size * _rate(step, rule, np.float32(accumulator), e)
+        accumulator += _growth(step, e, one, h)
     bias[0], bias[1] = b, accumulator

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.kernels import CONSTRAINTS, STEPS, Parameters, Rule, Shape, Values
+from models.kernels import (
+    CONSTRAINTS,
+    PRECISION_STEPS,
+    SHRINKS,
+    STEPS,
+    Parameters,
+    Rule,
+    Shape,
+    Values,
+)
 from models.offset import layout
 from models.types import Float32s, Float64s, Int64s
 
@@ -36,13 +45,13 @@ def learn(
     ad_values: Values,
     label: Float32s,
     bias: Float64s,
-    predicted: Float32s,
+    scores: Float32s,
 ) -> None:
     """See `kernels.Kernel.learn`."""
     for i in range(len(label)):
         user_rows = _rows(user_values, i, shape.user_features)
         ad_rows = _rows(ad_values, i, shape.ad_features)
-        predicted[i] = _event(shape, rule, user, ad, user_rows, ad_rows, float(label[i]), bias)
+        scores[i] = _event(shape, rule, user, ad, user_rows, ad_rows, float(label[i]), bias)
 
 
 def _rows(values: Values, i: int, features: int) -> list[Int64s]:
@@ -59,19 +68,20 @@ def _event(
     ad_rows: list[Int64s],
     y: float,
     bias: Float64s,
-) -> float:
+) -> tuple[float, float]:
     user_block = np.array([user.latent[rows].mean(axis=0) for rows in user_rows])
     ad_vector = np.sum([ad.latent[rows].mean(axis=0) for rows in ad_rows], axis=0)
     user_vector, user_slope = _user_side(shape, user_block, ad_vector)
-    mains = sum(float(user.main[rows].mean()) for rows in user_rows)
-    mains += sum(float(ad.main[rows].mean()) for rows in ad_rows)
-    s = float(bias[0]) + mains + float(user_vector @ ad_vector)
+    main = float(bias[0])
+    main += sum(float(user.main[rows].mean()) for rows in user_rows)
+    main += sum(float(ad.main[rows].mean()) for rows in ad_rows)
+    inner = float(user_vector @ ad_vector)
+    s = main + inner
     with np.errstate(over="ignore", invalid="ignore"):
-        p = _sigmoid(s)
         parts = [(user, rows, user_slope[k], rule.user_radius) for k, rows in enumerate(user_rows)]
         parts += [(ad, rows, user_vector, rule.ad_radius) for rows in ad_rows]
         _update(rule, parts, bias, s, y)
-    return p
+    return main, inner
 
 
 def _user_side(shape: Shape, block: Float32s, ad_vector: Float32s) -> tuple[Float32s, Float32s]:
@@ -91,11 +101,7 @@ Part = tuple[Parameters, Int64s, Float32s, float]
 
 
 def _update(rule: Rule, parts: list[Part], bias: Float64s, s: float, y: float) -> None:
-    e, h = _sigmoid(s) - y, 0.0
-    if STEPS[rule.step] == "curvature":
-        variance = _uncertainty(parts, bias)
-        landed = landing(s, variance, y)
-        e, h = landed - y, float(1.0 / (1.0 / np.float64(landed * (1.0 - landed)) + variance))
+    e, h = _surprise(rule, parts, bias, s, y)
     for parameters, rows, slope, radius in parts:
         share = 1.0 / len(rows)
         for row in rows:
@@ -103,9 +109,33 @@ def _update(rule: Rule, parts: list[Part], bias: Float64s, s: float, y: float) -
             main, accumulator = parameters.main[one], parameters.main_precision[one]
             _move(rule, main, accumulator, share, e, h)
             latent, accumulator = parameters.latent[row], parameters.latent_precision[row]
-            _move(rule, latent, accumulator, slope * np.float32(share), e, h)
+            j = slope * np.float32(share)
+            _move(rule, latent, accumulator, j, _clipped(rule, e, j), h, rule.latent_step)
             _constrain(rule, latent, accumulator, float(parameters.dual[row]), radius)
     _move(rule, bias[:1], bias[1:], 1.0, e, h)
+
+
+def _surprise(
+    rule: Rule, parts: list[Part], bias: Float64s, s: float, y: float
+) -> tuple[float, float]:
+    """The e that every parameter steps by, and the information h that the event adds."""
+    p = _sigmoid(s)
+    if STEPS[rule.step] not in PRECISION_STEPS:
+        return p - y, 0.0
+    variance = _uncertainty(parts, bias)
+    if STEPS[rule.step] == "linear":
+        h = p * (1.0 - p)
+        return (p - y) / (1.0 + variance * h), h / (1.0 + variance * h)
+    landed = landing(s, variance, y)
+    return landed - y, float(1.0 / (1.0 / np.float64(landed * (1.0 - landed)) + variance))
+
+
+def _clipped(rule: Rule, e: float, j: Float32s) -> float:
+    """The e at which a latent vector's gradient e·j is within the limit, if there is one."""
+    norm = abs(e) * float(np.linalg.norm(j))
+    if CONSTRAINTS[rule.constraint] != "clipping" or norm <= rule.clip_norm:
+        return e
+    return e * rule.clip_norm / norm
 
 
 def _sigmoid(s: float) -> float:
@@ -141,19 +171,20 @@ def _move(
     j: Floats | float,
     e: float,
     h: float,
+    factor: float = 1.0,
 ) -> None:
     """Step and grow, in place. The sums of gradients decide a step with the present one in."""
-    if STEPS[rule.step] == "curvature":
-        values -= e * j * rule.step_size * _rate(rule, accumulator)
+    if STEPS[rule.step] in PRECISION_STEPS:
+        values -= e * j * rule.step_size * factor * _rate(rule, accumulator)
         accumulator += h * j * j
         return
     accumulator += (e * j) ** 2 if STEPS[rule.step] == "adagrad" else np.abs(e * j)
-    values -= e * j * rule.step_size * _rate(rule, accumulator)
+    values -= e * j * rule.step_size * factor * _rate(rule, accumulator)
 
 
 def _rate(rule: Rule, accumulator: Floats) -> Floats:
     """A parameter's step per unit of slope and of step size."""
-    if STEPS[rule.step] == "curvature":
+    if STEPS[rule.step] in PRECISION_STEPS:
         return np.asarray(1.0 / accumulator)
     if STEPS[rule.step] == "adagrad":
         return np.asarray(rule.learning_rate / np.sqrt(rule.alpha + accumulator))
@@ -161,7 +192,7 @@ def _rate(rule: Rule, accumulator: Floats) -> Floats:
 
 
 def _constrain(rule: Rule, latent: Floats, accumulator: Floats, dual: float, radius: float) -> None:
-    """The implicit shrink by μ, or the projection, of a vector that has taken its step."""
+    """The shrink by μ, or the projection, of a vector that has taken its step."""
     ratio = float(latent.astype(np.float64) @ latent) / radius**2
     constraint, weight = CONSTRAINTS[rule.constraint], rule.weight_decay
     if constraint in ("dual", "augmented"):
@@ -169,6 +200,7 @@ def _constrain(rule: Rule, latent: Floats, accumulator: Floats, dual: float, rad
     if constraint == "augmented" and ratio > 1.0:
         weight += rule.violation_weight * (ratio - 1.0)
     if weight > 0.0:
-        latent /= 1.0 + rule.step_size * weight * _rate(rule, accumulator)
+        pull = rule.step_size * rule.latent_step * weight * _rate(rule, accumulator)
+        latent *= 1.0 / (1.0 + pull) if SHRINKS[rule.shrink] == "implicit" else 1.0 - pull
     elif constraint == "projection" and ratio > 1.0:
         latent /= np.sqrt(ratio)

@@ -67,6 +67,8 @@ def manifest(
         schema_hash="abc",
         bias=-3.0,
         bias_precision=1.0,
+        interaction_weight=0.0,
+        interaction_precision=1.0,
         seed=1,
         user_features=2,
         overlap=2,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.constraints import Radii, ascend, norm_ratios, project
 from models.features import parse_schema
-from models.offset import State, Table, empty_table, genesis
+from models.offset import Table, genesis
 from models.priors import first_rows
 from tests.unit.conftest import SCHEMA
 
@@ -49,7 +49,7 @@ def test_published_vectors_are_inside_their_radii(seed: int, radius: float, scal
 def test_published_keys_ascend() -> None:
     """Rows are sorted by key, and each keeps its own parameters."""
     parsed = parse_schema(SCHEMA)
-    raw = State("", table(20, 7, 1.0), empty_table(15), 0.0, 1.0, 1)
+    raw = replace(genesis(parsed, 0.5, 1), user=table(20, 7, 1.0))
     model, _ = project(raw, Radii(1e9, 1e9), parsed)
     assert (np.diff(model.user_keys) > 0).all()
     np.testing.assert_array_equal(model.user_latent, raw.user.latent[np.argsort(raw.user.keys)])
