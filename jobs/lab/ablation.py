@@ -1,0 +1,204 @@
+"""`adscent lab ablation`: the learner without each of its parts, on a log or on seeded markets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from jobs.bench.machine import Machine, describe
+from jobs.logfile import Log, chunk_ms
+from jobs.market import Market
+from jobs.market.traffic import batch
+from jobs.replay.run import check_writable
+from models.constraints import project
+from models.features import Schema, load_schema
+from models.metrics import auc, calibration, losses
+from models.offset import genesis, sigmoid
+from models.priors import FIRST_VARIANCE
+from models.trainer import TrainerSettings, train
+from models.types import Batch, Float64s
+
+FORMAT: Final = 1
+FEATURES: Final = Path(__file__).resolve().parents[2] / "features.toml"
+Change = Callable[[TrainerSettings], TrainerSettings]
+
+
+def _fixed(settings: TrainerSettings) -> TrainerSettings:
+    shape = settings.shape
+    user, ad = ((FIRST_VARIANCE,) * n for n in (shape.user_features, shape.ad_features))
+    return replace(settings, user_variance=user, ad_variance=ad)
+
+
+VARIANTS: Final[dict[str, Change]] = {
+    "default": lambda settings: settings,
+    "main effects only": lambda settings: replace(settings, initial_scale=0.0),
+    "interactions serve in full": lambda settings: replace(settings, weighs_interactions=False),
+    "interactions' variances fixed": lambda settings: replace(settings, learns_interactions=False),
+    "main effects' variances fixed": _fixed,
+    "linear step": lambda settings: replace(settings, step="linear"),
+    "AdaGrad": lambda settings: replace(settings, step="adagrad"),
+    "published step": lambda settings: replace(settings, step="published"),
+    "no constraint": lambda settings: replace(settings, constraint="none"),
+    "projection": lambda settings: replace(settings, constraint="projection"),
+}
+"""What is left out or exchanged; the first one is what all are compared with."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One variant, means over seeds. `difference`: its log loss minus the default's, paired.
+
+    `interval`: its 95 % interval. Seeds of a market are markets of their own, so it spans them; on
+    a log it spans the events, each event's difference averaged over the seeds.
+    """
+
+    variant: str
+    auc: float
+    log_loss: float
+    calibration: float
+    difference: float
+    interval: tuple[float, float]
+
+
+class AblationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What `adscent lab ablation` found."""
+
+    machine: Machine
+    data: str
+    label: str
+    seeds: int
+    events: int
+    rows: tuple[Row, ...]
+    kind: str = "lab ablation"
+    format: int = FORMAT
+
+
+Drawn = tuple[Schema, list[Batch]]
+
+
+def run(
+    log: Path | None,
+    features: Path | None,
+    label: str,
+    chunk: str,
+    seeds: int,
+    events: int,
+    report: Path | None,
+) -> int:
+    """Run every variant on `log`, or on a market a seed; print a table, write the report.
+
+    `features` None: the market's own schema. Returns 0. Raises `SchemaInvalid` for the features
+    file, `LogInvalid` for the log or the chunk's length, `ReportUnwritable` before anything is run.
+    """
+    check_writable("--report", report)
+    schema, console = load_schema(features or FEATURES), Console()
+    if log is None:
+        data, drawn = "seeded markets", _markets(schema, seeds, events)
+    else:
+        data, drawn = log.name, _same(_chunks(log, schema, label, chunk), schema, seeds)
+    found = ablation(track(drawn, "seeds", total=seeds, console=console))
+    made = AblationReport(
+        machine=describe(),
+        data=data,
+        label=label,
+        seeds=seeds,
+        events=found.events,
+        rows=found.rows(pooled=log is not None),
+    )
+    _show(made, console)
+    if report is not None:
+        report.write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
+    return 0
+
+
+def _chunks(log: Path, schema: Schema, label: str, chunk: str) -> list[Batch]:
+    with Log(log, schema, label) as opened:
+        return [events for _, events in opened.chunks(chunk_ms(chunk))]
+
+
+def _same(chunks: list[Batch], schema: Schema, seeds: int) -> Iterator[Drawn]:
+    for seed in range(1, seeds + 1):
+        yield replace(schema, model=replace(schema.model, seed=seed)), chunks
+
+
+def _markets(schema: Schema, seeds: int, events: int, chunks: int = 60) -> Iterator[Drawn]:
+    for seed in range(1, seeds + 1):
+        drawn, size = batch(Market(seed), events, schema, seed), -(-events // chunks)
+        cut = [drawn.rows(start, min(start + size, events)) for start in range(0, events, size)]
+        yield replace(schema, model=replace(schema.model, seed=seed)), cut
+
+
+class Found:
+    """The losses of every variant, seed after seed."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self._figures: dict[str, list[tuple[float, float, float]]] = {n: [] for n in VARIANTS}
+        self._differences: dict[str, list[Float64s]] = {n: [] for n in VARIANTS}
+
+    def add(self, label: Float64s, predicted: dict[str, Float64s]) -> None:
+        """Add a seed: labels and each variant's predictions, [n]."""
+        self.events = len(label)
+        default = losses(predicted["default"], label)
+        for name, p in predicted.items():
+            each = losses(p, label)
+            figures = (auc(p, label), float(each.mean()), calibration(p, label))
+            self._figures[name].append(figures)
+            self._differences[name].append(each - default)
+
+    def rows(self, *, pooled: bool) -> tuple[Row, ...]:
+        """The table; `pooled`: all seeds saw the same events."""
+        return tuple(self._row(name, pooled) for name in VARIANTS)
+
+    def _row(self, name: str, pooled: bool) -> Row:
+        ranked, loss, calibrated = np.mean(self._figures[name], axis=0).tolist()
+        differences = self._differences[name]
+        samples = (
+            np.mean(differences, axis=0) if pooled else np.array([d.mean() for d in differences])
+        )
+        mean = float(samples.mean())
+        reach = 1.96 * float(samples.std(ddof=min(1, len(samples) - 1))) / len(samples) ** 0.5
+        return Row(name, ranked, loss, calibrated, mean, (mean - reach, mean + reach))
+
+
+def ablation(seeds: Iterable[Drawn]) -> Found:
+    """Every variant on every seed's chunks, each chunk scored before it is learned."""
+    found = Found()
+    for schema, chunks in seeds:
+        label = np.concatenate([chunk.label for chunk in chunks]).astype(np.float64)
+        default = TrainerSettings.of(schema)
+        predictions = {
+            name: progressive(chunks, schema, change(default)) for name, change in VARIANTS.items()
+        }
+        found.add(label, predictions)
+    return found
+
+
+def progressive(chunks: Sequence[Batch], schema: Schema, settings: TrainerSettings) -> Float64s:
+    """The published pCTR of every event before its chunk is learned: float64 [n]."""
+    state = genesis(schema, schema.model.base_rate, schema.model.seed)
+    predicted = []
+    for chunk in chunks:
+        model, _ = project(state, settings.radii, schema)
+        predicted.append(sigmoid(model.score(chunk.user, chunk.ad)))
+        state = train(state, chunk, schema, settings).state
+    return np.concatenate(predicted)
+
+
+def _show(made: AblationReport, console: Console) -> None:
+    title = f"{made.data}, {made.label}: {made.events:,} events, {made.seeds} seeds"
+    table = Table(title=title, title_justify="left")
+    for name in ("variant", "AUC", "log loss", "calibration", "log loss − default", "95 %"):
+        table.add_column(name, justify="left" if name == "variant" else "right")
+    for row in made.rows:
+        low, high = row.interval
+        figures = (f"{row.auc:.4f}", f"{row.log_loss:.5f}", f"{row.calibration:.3f}")
+        table.add_row(row.variant, *figures, f"{row.difference:+.5f}", f"{low:+.5f} … {high:+.5f}")
+    console.print(table)

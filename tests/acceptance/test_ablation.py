@@ -1,0 +1,50 @@
+"""The ablation lab: on seeded markets and on a log, every variant against the default."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from jobs.lab.ablation import VARIANTS, run
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data"
+
+
+def checked(path: Path) -> dict:
+    """The report, checked against its JSON schema."""
+    read = json.loads(path.read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "schemas" / "ablation.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(read)
+    return read
+
+
+def test_markets_are_independent_seeds(tmp_path: Path) -> None:
+    """Every variant has its row; the default's difference to itself is nothing."""
+    assert run(None, None, "clicked", "1h", 2, 3000, tmp_path / "r.json") == 0
+    read = checked(tmp_path / "r.json")
+    rows = {row["variant"]: row for row in read["rows"]}
+    assert list(rows) == list(VARIANTS)
+    assert rows["default"]["difference"] == 0
+    assert rows["default"]["interval"] == [0, 0]
+    assert rows["AdaGrad"]["log_loss"] - rows["default"]["log_loss"] == pytest.approx(
+        rows["AdaGrad"]["difference"], abs=1e-12
+    )
+
+
+def test_a_log_is_the_same_for_every_seed(tmp_path: Path) -> None:
+    """On a log the seeds differ only in first vectors: main effects do not see them."""
+    report, features = tmp_path / "r.json", DATA / "features.toml"
+    for seeds in (1, 2):
+        assert run(DATA / "log.csv", features, "clicked", "1h", seeds, 1, report) == 0
+        read = checked(report)
+        rows = {row["variant"]: row for row in read["rows"]}
+        if seeds == 1:
+            first = rows["main effects only"]["log_loss"]
+    assert rows["main effects only"]["log_loss"] == pytest.approx(first, abs=1e-9)
+    assert read["data"] == "log.csv"
+    low, high = rows["main effects' variances fixed"]["interval"]
+    assert low < rows["main effects' variances fixed"]["difference"] < high
