@@ -39,6 +39,7 @@ class Settings:
     jobs_metrics_port: int = 9091
     workers: int = 1
     database_pool: int = 5
+    train_threads: int = 1
     retrain_every_s: float = 300.0
     retention_every_s: float = 3600.0
     horizon_every_s: float = 10.0
@@ -68,6 +69,7 @@ _LIMITS: Mapping[str, tuple[int, int]] = {
     "metrics_port": _PORT,
     "jobs_metrics_port": _PORT,
     "workers": (1, 256),
+    "train_threads": (1, 64),
     "database_pool": _COUNT,
     "event_retention_days": (1, 36_500),
     "snapshots_kept": _COUNT,
