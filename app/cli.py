@@ -65,10 +65,12 @@ _db = _group(
 _keys = _group("Make, list and revoke API keys.", no_args_is_help=True)
 _ads = _group("Load ads, campaigns and advertisers.", no_args_is_help=True)
 _bench = _group("Measure this machine, with a JSON report.", no_args_is_help=True)
+_lab = _group("Try the learner where it might break, with a JSON report.", no_args_is_help=True)
 app.add_typer(_db, name="db")
 app.add_typer(_keys, name="keys")
 app.add_typer(_ads, name="ads")
 app.add_typer(_bench, name="bench")
+app.add_typer(_lab, name="lab")
 
 Report = Annotated[Path | None, typer.Option(help="Write the JSON report to this file.")]
 Features = Annotated[Path | None, typer.Option(help="The feature schema.", show_default=False)]
@@ -230,7 +232,7 @@ def replay(
 
     Example: `adscent replay events.csv.gz --features features.toml --chunk 1h --report r.json`
     """
-    from jobs.replay import run
+    from jobs.replay.run import run
 
     raise typer.Exit(run(log, features, label, chunk, report, html, seed))
 
@@ -274,6 +276,30 @@ def bench_train(report: Report = None, seed: Seed = 1, quick: Quick = False) -> 
     raise typer.Exit(run(report, seed, quick))
 
 
+@_bench.command("memory")
+def bench_memory(report: Report = None, quick: Quick = False) -> None:
+    """Memory: bytes of a feature value, ten million values, 500 chunks of turnover.
+
+    Needs 8 GB of memory and 7 GB in the folder for temporary files (`TMPDIR`).
+
+    Example: `adscent bench memory --report memory.json`
+    """
+    from jobs.bench.memory import run
+
+    raise typer.Exit(run(report, quick))
+
+
+@_bench.command("certificate")
+def bench_certificate(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
+    """The certified range of scores: its time at 300,000 ads, and how tight it is.
+
+    Example: `adscent bench certificate --report certificate.json`
+    """
+    from jobs.bench.certificate import run
+
+    raise typer.Exit(run(report, seed, quick))
+
+
 @_bench.command("serve")
 def bench_serve(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
     """Serving: `/v1/score` against an endpoint that only decodes and answers.
@@ -283,6 +309,44 @@ def bench_serve(report: Report = None, seed: Seed = 1, quick: Quick = False) -> 
     from jobs.bench.serve import run
 
     raise typer.Exit(run(report, seed, quick))
+
+
+@_lab.command("divergence")
+def lab_divergence(
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds of every regime.")] = 5,
+    report: Report = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
+    quick: Quick = False,
+    tune: Annotated[bool, typer.Option(help="Search the methods' settings instead.")] = False,
+) -> None:
+    """Which ways of training diverge, on which traffic, and what each cure costs.
+
+    Examples: `adscent lab divergence --seeds 5 --report lab.json --html lab.html` ·
+    `adscent lab divergence --tune`
+    """
+    from jobs.lab.run import run
+
+    raise typer.Exit(run(seeds, report, html, quick=quick, tuning=tune))
+
+
+@_lab.command("ablation")
+def lab_ablation(
+    log: Annotated[Path | None, typer.Argument(help="A log; without one, seeded markets.")] = None,
+    features: Features = None,
+    label: Annotated[str, typer.Option(help="The log's 0/1 label column.")] = "clicked",
+    chunk: Annotated[str, typer.Option(help="Length of a chunk of the log: 1h, 30m.")] = "1h",
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds of every variant.")] = 5,
+    events: Annotated[int, typer.Option(min=1000, help="Impressions of a market.")] = 300_000,
+    report: Report = None,
+) -> None:
+    """The learner without each of its parts, in paired differences of log loss.
+
+    Examples: `adscent lab ablation --seeds 5 --report ablation.json` ·
+    `adscent lab ablation events.csv.gz --features features.toml --label clicked`
+    """
+    from jobs.lab.ablation import run
+
+    raise typer.Exit(run(log, features, label, chunk, seeds, events, report))
 
 
 if __name__ == "__main__":
