@@ -94,10 +94,11 @@ def variances(interactions: Interactions, features: Int64s, shape: Shape) -> Flo
     return _by_entry(interactions.variance, shape)[features]
 
 
-def learned(table: Table, interactions: Interactions, shape: Shape) -> Interactions:
+def learned(table: Table, interactions: Interactions, shape: Shape, radius: float) -> Interactions:
     """The variances learned from an ad table, whose latents and precisions are moved in place.
 
-    What the data said of an entry, π·v, stays as it was.
+    What the data said of an entry, π·v, stays as it was, but that no vector leaves its radius by
+    that, nor goes further out.
     """
     before = interactions.variance
     found = _evidence(table, before, shape)
@@ -107,9 +108,14 @@ def learned(table: Table, interactions: Interactions, shape: Shape) -> Interacti
     if change.any():
         for rows in _slices(len(table)):
             latent, precision = table.latent[rows], table.latent_precision[rows]
-            after = precision + change[table.feature[rows]]
+            after, most = (
+                precision + change[table.feature[rows]],
+                np.maximum(_norms(latent), radius),
+            )
             latent *= precision / after
             precision[:] = after
+            over = np.flatnonzero(_norms(latent) > most)
+            latent[over] *= (most[over] / _norms(latent[over]))[:, None]
     return replace(interactions, variance=variance)
 
 
@@ -175,6 +181,10 @@ def _by_entry(of_groups: Float64s, shape: Shape) -> Float32s:
 def _by_group(of_entries: Float64s, shape: Shape) -> Float64s:
     """The sums over each group's columns: [A, D] to [A, 1 + K]."""
     return np.stack([of_entries[:, columns].sum(axis=1) for columns in groups(shape)], axis=1)
+
+
+def _norms(latent: Float32s) -> Float32s:
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", latent, latent)))
 
 
 def _slices(n: int) -> Iterator[slice]:

@@ -110,7 +110,7 @@ class TrainerSettings:
     dual_rate: float = 0.03
     dual_max: float = 1000.0
     touched_only: bool = True
-    violation_weight: float = 1.0
+    violation_weight: float = 3.0
     clip_norm: float = 1.0
     weight_decay: float = 0.0
     learning_rate: float = 0.05
@@ -194,7 +194,9 @@ def train(
     if settings.keeps_precisions and len(batch):
         user, ad = learned(user, settings.user_variance), learned(ad, settings.ad_variance)
         if settings.learns_interactions:
-            interactions = learned_interactions(ad, interactions, settings.shape)
+            interactions = learned_interactions(
+                ad, interactions, settings.shape, settings.ad_radius
+            )
     predicted = sigmoid(scores[:, 0] + before.served * scores[:, 1]).astype(np.float32)
     after = replace(
         state,

@@ -136,7 +136,7 @@ async def test_a_worker_that_starts_over_a_damaged_snapshot_serves_the_one_befor
     damaged = await _trained(api, damaged=True)
     async with running(api.settings) as app:
         state = app.state.services.state
-        await eventually(lambda: state.bundle is not None)
+        await eventually(lambda: None not in (state.bundle, state.snapshot_fault))
         assert state.bundle.snapshot_id == good
         assert str(damaged) in state.snapshot_fault
 

@@ -58,7 +58,7 @@ def test_evidence_widens_its_own_group_alone() -> None:
     told = table.feature == 1
     table.latent[told, columns] = np.random.default_rng(1).normal(0, 0.5, (20, 4))
     table.latent_precision[told, columns] += 1e5
-    found = learned(table, first(SHAPE), SHAPE)
+    found = learned(table, first(SHAPE), SHAPE, 1e9)
     assert found.variance[1, 2] == pytest.approx(0.25, rel=0.3)
     others = np.ones_like(found.variance, np.bool_)
     others[1, 2] = False
@@ -71,7 +71,7 @@ def test_what_the_data_said_stays_as_it_was() -> None:
     table.latent[:, columns] = np.random.default_rng(2).normal(0, 0.4, (40, 4))
     table.latent_precision[:, columns] += 300
     before = table.copy()
-    found = learned(table, first(SHAPE), SHAPE)
+    found = learned(table, first(SHAPE), SHAPE, 1e9)
     data = [
         each.latent_precision - 1 / variances(of, each.feature.astype(np.int64), SHAPE)
         for each, of in ((before, first(SHAPE)), (table, found))
@@ -82,11 +82,25 @@ def test_what_the_data_said_stays_as_it_was() -> None:
     )
 
 
+def test_no_vector_leaves_its_radius_by_a_new_variance() -> None:
+    """A wider prior lets vectors grow up to the radius; one that was outside stays where it was."""
+    table, columns = ad_table(40), groups(SHAPE)[2]
+    table.latent[:, columns] = np.random.default_rng(4).normal(0, 0.5, (40, 4))
+    table.latent_precision[:, columns] += 200
+    before = table.norms()
+    found = learned(table, first(SHAPE), SHAPE, 1.0)
+    assert found.variance[0, 2] > first(SHAPE).variance[0, 2]
+    inside = before < 0.9
+    assert (table.norms()[inside] > before[inside]).all()
+    assert (table.norms() <= np.maximum(before, 1.0) * (1 + 1e-5)).all()
+    assert (before > 1).any()
+
+
 def test_a_broken_table_leaves_the_variances() -> None:
     """A NaN says nothing of the variances: the gate refuses the state, a retry needs them."""
     table = ad_table(4)
     table.latent[0] = np.nan
-    found = learned(table, first(SHAPE), SHAPE)
+    found = learned(table, first(SHAPE), SHAPE, 1e9)
     np.testing.assert_array_equal(found.variance[0], first(SHAPE).variance[0])
     assert np.isfinite(found.variance).all()
 
