@@ -103,12 +103,14 @@ def learn(
 def _living(state: State, chunk: Batch, ads: AdSet, schema: Schema, now_ms: int) -> Living:
     """What stays when the chunk begins, so that a late or repeated run collects the same.
 
-    The time is that of the first event: a value that comes back within its TTL is still there, and
-    while nothing is learned nothing ages. `now_ms` bounds it, should an event come from the future.
+    Age counts up to the last event learned: a value that comes back within its TTL is still there,
+    and while nothing is learned nothing ages, however long that takes. `now_ms` bounds it, should
+    an event have come from the future.
     """
     if not len(chunk):
         return EVERYTHING
-    begins_ms = min(int(chunk.time_ms.min()), now_ms)
+    learned_ms = max(int(table.touched_ms.max(initial=0)) for table in (state.user, state.ad))
+    begins_ms = min(int(chunk.time_ms.min()), learned_ms, now_ms)
     return living(state, ads.features, now_ms=begins_ms, ttl_days=schema.model.value_ttl_days)
 
 

@@ -56,6 +56,12 @@ LARGEST_EFFECT = 1.0
 LEAST_CHANGE = 0.02
 """Least change of the logarithm of a variance that is carried through the table."""
 
+LEAST_KNOWN = 1e-5
+"""Entries of which the data decides less than this part say nothing about their variance."""
+
+LARGEST_SCORE = 20.0
+"""Interactions beyond this are a fault of the parameters: they weigh as this in the weight."""
+
 _ROWS_AT_ONCE = 8192
 _NEWTON_STEPS = 8
 
@@ -129,6 +135,7 @@ def weighed(interactions: Interactions, scores: Float32s, label: Float32s) -> In
     main, inner, y = (column.astype(np.float64) for column in (*scores.T, label))
     if not (np.isfinite(main).all() and np.isfinite(inner).all()):
         return interactions
+    inner = np.clip(inner, -LARGEST_SCORE, LARGEST_SCORE)
     weight = interactions.weight
     for _ in range(_NEWTON_STEPS):
         p = 0.5 + 0.5 * np.tanh((main + weight * inner) / 2)
@@ -160,9 +167,14 @@ def _evidence(table: Table, variance: Float64s, shape: Shape) -> Float64s:
     prior = _by_entry(1.0 / variance, shape)
     for rows in _slices(len(table)):
         feature, latent = table.feature[rows], table.latent[rows]
+        precision = table.latent_precision[rows]
+        gamma = (precision - prior[feature]) / precision
+        # Below this a float32 precision cannot tell evidence from rounding; summed over many
+        # values rounding would weigh more than any evidence.
+        told = np.where(np.isfinite(precision), gamma > LEAST_KNOWN, True)
         members = (feature == np.arange(shape.ad_features)[:, None]).astype(np.float32)
-        squares += members @ (latent * latent)
-        known += members @ (1.0 - prior[feature] / table.latent_precision[rows])
+        squares += members @ np.where(told, latent * latent, 0)
+        known += members @ np.where(told, gamma, 0)
     squares, known = (_by_group(sums, shape) for sums in (squares, known))
     first_guess, most = _first_variances(shape), LARGEST_EFFECT / _slopes(shape)
     found = (squares + FIRST_WEIGHT * first_guess) / (known + FIRST_WEIGHT)

@@ -17,6 +17,7 @@ from app.serving.retrieval import Searchable
 from models.features import Encoder, stack
 from models.index import AdIndex, packed
 from models.offset import Model
+from models.publish import promise
 from models.types import Ad, Bools, CatalogChanges, Float32s, Int64s
 
 
@@ -198,6 +199,7 @@ def _searchable(columns: Columns, parts: _Parts) -> Searchable:
         columns.ad_ids,
         columns.bid_micros,
         columns.per_click,
+        promise(parts.encoder.schema),
     )
 
 

@@ -52,7 +52,9 @@ class Searchable:
     `composed_at`: int64 [n], the row of `composed` (float32 [c, D+2]) that holds the ad's vector,
     −1 where the index holds it; `always`: int64, rows of CPC ads that the index cannot bound;
     `bounded`: packed bitmap over the index, the CPC ads that it can; `by_bid`: int64, rows of CPM
-    ads by falling bid, then by id; `ad_ids`, `bid_micros`, `per_click`: live values, [n] each.
+    ads by falling bid, then by id; `ad_ids`, `bid_micros`, `per_click`: live values, [n] each;
+    `promise`: the range that s is held to. The certificate has it that the index's own ads are
+    inside; an ad that came or changed after it was built need not be.
     """
 
     index: AdIndex
@@ -64,15 +66,25 @@ class Searchable:
     ad_ids: Int64s
     bid_micros: Int64s
     per_click: Bools
+    promise: tuple[float, float] = (-math.inf, math.inf)
 
     def scores(self, rows: Int64s, user: UserSide) -> Float64s:
         """s of some rows in float64: float64 [m]. Equal vectors give equal scores to the bit."""
         query = np.append(user.latent.astype(np.float64), 1.0)
         if len(rows) <= _ROWS_AT_ONCE:
-            return self._products(rows, query) + user.offset
-        starts = range(0, len(rows), _ROWS_AT_ONCE)
-        parts = [self._products(rows[at : at + _ROWS_AT_ONCE], query) for at in starts]
-        return np.concatenate(parts) + user.offset
+            products = self._products(rows, query)
+        else:
+            starts = range(0, len(rows), _ROWS_AT_ONCE)
+            parts = [self._products(rows[at : at + _ROWS_AT_ONCE], query) for at in starts]
+            products = np.concatenate(parts)
+        return self._held(products + user.offset, rows)
+
+    def _held(self, scores: Float64s, rows: Int64s) -> Float64s:
+        """The scores, those of composed ads inside the promise."""
+        if not len(self.composed):
+            return scores
+        inside: Float64s = np.minimum(np.maximum(scores, self.promise[0]), self.promise[1])
+        return np.where(self.composed_at[rows] >= 0, inside, scores)
 
     def _products(self, rows: Int64s, query: Float64s) -> Float64s:
         vectors = self._vectors(rows)[:, :-1].astype(np.float64)

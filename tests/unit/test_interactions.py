@@ -82,6 +82,16 @@ def test_what_the_data_said_stays_as_it_was() -> None:
     )
 
 
+def test_values_without_evidence_say_nothing_however_many() -> None:
+    """Rounding of float32 precisions does not add up to evidence over many rows."""
+    table = ad_table(60_000)
+    table.latent_precision[:] *= np.float32(1) + np.random.default_rng(5).choice(
+        np.float32([-1e-7, 0, 1e-7]), table.latent_precision.shape
+    )
+    found = learned(table, first(SHAPE), SHAPE, 1e9)
+    np.testing.assert_allclose(found.variance, first(SHAPE).variance)
+
+
 def test_no_vector_leaves_its_radius_by_a_new_variance() -> None:
     """A wider prior lets vectors grow up to the radius; one that was outside stays where it was."""
     table, columns = ad_table(40), groups(SHAPE)[2]

@@ -29,7 +29,9 @@ def side(used: Model, user: market.User) -> UserSide:
 def check(live: LiveCatalog, ads: list[Ad], used: Model, user: market.User, count: int) -> None:
     """The ads found are the `count` best of those that may serve, ties allowed for."""
     mask = live.eligibility.mask(user, market.NOW)
-    found = retrieve(live.searchable, mask, side(used, user), count)
+    # These models promise nothing, so nothing is held to a promise.
+    searchable = replace(live.searchable, promise=(-np.inf, np.inf))
+    found = retrieve(searchable, mask, side(used, user), count)
     eligible = [item for item in ads if market.serves(item, user)]
     values = market.ecpm(eligible, used, user)
     ids = live.columns.ad_ids[found.rows].tolist()
@@ -149,6 +151,20 @@ def test_rivals_within_a_hair_are_all_looked_at(noise: float) -> None:
     values = 1000.0 / (1.0 + np.exp(-scores)) * bids
     found = retrieve(even, packed(np.ones(rows, np.bool_)), user, 25)
     np.testing.assert_allclose(values[found.rows], np.sort(values)[::-1][:25], rtol=RELATIVE)
+
+
+def test_an_ad_newer_than_the_index_keeps_the_promise() -> None:
+    """The certificate covers the index's ads; one that came later is held to the same range."""
+    used = market.model(1, 2.0)
+    ads = market.random_ads(60, 1)
+    live = LiveCatalog.load(market.changes(1, ads), market.index_of([], used), used, market.ENCODER)
+    rows = np.arange(60)
+    free = replace(live.searchable, promise=(-np.inf, np.inf))
+    held = replace(live.searchable, promise=(-1.0, 0.5))
+    wide, narrow = (one.scores(rows, side(used, market.USER)) for one in (free, held))
+    assert wide.min() < -1.0
+    assert wide.max() > 0.5
+    np.testing.assert_array_equal(narrow, np.clip(wide, -1.0, 0.5))
 
 
 def test_as_many_come_out_as_are_eligible() -> None:

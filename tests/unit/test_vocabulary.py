@@ -185,7 +185,9 @@ def test_a_retired_ad_loses_its_parameters_after_the_ttl(
     within = cycle(first, at(draw(200, ads=5), 29), rest, schema).candidate
     assert len(within.state.ad) == len(first.state.ad)
     rows, model = len(within.state.ad), within.model.ad_keys.copy()
-    after = cycle(within, at(draw(200, ads=5), 31), rest, schema).candidate
+    passed = cycle(within, at(draw(200, ads=5), 31), rest, schema).candidate
+    assert len(passed.state.ad) == rows
+    after = cycle(passed, at(draw(200, ads=5), 31.1), rest, schema).candidate
     assert after.manifest.metrics["collected_ad_values"] == 5
     assert len(after.state.ad) == rows - 5
     assert len(within.state.ad) == rows
@@ -223,12 +225,23 @@ def test_a_user_value_that_comes_back_within_the_ttl_is_still_there(
     assert len(later.state.user) == len(first.state.user)
 
 
+def test_nothing_ages_while_nothing_is_learned(
+    genesis_line: Snapshot, draw: Draw, ads: AdSet, schema: Schema
+) -> None:
+    """After a year without an event the first chunk finds every value where it was."""
+    first = cycle(genesis_line, draw(200), ads, schema).candidate
+    later = cycle(first, at(draw(50, ads=2), 365), without(ads, 10), schema).candidate
+    assert later.manifest.metrics["collected_user_values"] == 0
+    assert later.manifest.metrics["collected_ad_values"] == 0
+
+
 def test_a_retry_collects_the_same_values(
     genesis_line: Snapshot, draw: Draw, ads: AdSet, schema: Schema
 ) -> None:
     """Both attempts of a refused chunk leave the same rows behind, duals at the right ones."""
-    first = cycle(genesis_line, draw(400), ads, schema).candidate
-    chunk, rest = at(draw(200, ads=5), 31), without(ads, 5)
+    begun, rest = cycle(genesis_line, draw(400), ads, schema).candidate, without(ads, 5)
+    first = cycle(begun, at(draw(200, ads=5), 31), rest, schema).candidate
+    chunk = at(draw(200, ads=5), 31.1)
     outcome = cycle(first, chunk, rest, schema, step_size=1e6)
     assert len(outcome.attempts) == 2
     assert [attempt.metrics["collected_ad_values"] for attempt in outcome.attempts] == [5, 5]
