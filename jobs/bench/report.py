@@ -107,14 +107,17 @@ def _caption(report: Report) -> str:
 def _cells(found: Measure) -> tuple[str, ...]:
     target = "" if found.judged is None else f"{_SIGNS[found.judged]} {_figure(found.target)}"
     met = {None: "", True: "[green]yes[/]", False: "[red]no[/]"}[found.met]
-    shown = (_figure(found.baseline), _figure(found.ratio))
+    ratio = "" if found.ratio is None else f"{found.ratio:.3g}"
+    shown = (_figure(found.baseline), ratio)
     return (_figure(found.value), found.unit, *shown, target, met)
 
 
 def _figure(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:.2f} M"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _ratio(value: float, baseline: float) -> float:
