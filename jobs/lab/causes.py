@@ -8,7 +8,7 @@ so that no method is tuned to one strength.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 
@@ -27,21 +27,7 @@ Cause = Literal[
     "every_reset",
     "wide_priors",
 ]
-CAUSES: Final[tuple[Cause, ...]] = (
-    "calm",
-    "turnover",
-    "returns",
-    "small_chunks",
-    "resets",
-    "step_size",
-    "bursts",
-    "noise",
-    "hot_values",
-    "together",
-    "every_step",
-    "every_reset",
-    "wide_priors",
-)
+CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
 ASIDE: Final[frozenset[Cause]] = frozenset(("every_step", "every_reset", "wide_priors"))
 """Run and reported apart from the goal: the first two strike main effects and bias as well, which
 no constraint on latent vectors can cure; the last is a cause only for step rules with priors."""

@@ -7,7 +7,7 @@ prior for the curvature step and a wipe-out for AdaGrad. `tuning.py` shows how t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from jobs.lab.causes import Regime
 from models.kernels import PRECISION_STEPS, Constraint, Step
@@ -24,15 +24,7 @@ LEARNING_RATES: Final[dict[Step, float]] = {"adagrad": 0.05, "published": 0.1}
 seed, of 0.005 to 0.4, so that no method is credited with mending a step that is merely too long."""
 
 Name = Literal["none", "decay", "clipping", "projection", "chunk_projection", "dual", "augmented"]
-NAMES: Final[tuple[Name, ...]] = (
-    "none",
-    "decay",
-    "clipping",
-    "projection",
-    "chunk_projection",
-    "dual",
-    "augmented",
-)
+NAMES: Final[tuple[Name, ...]] = get_args(Name)
 ABOUT: Final[dict[Name, str]] = {
     "none": "no constraint",
     "decay": "a fixed weight decay λ",
