@@ -15,6 +15,7 @@ from models.metrics import losses
 from models.offset import Model, State, Table, genesis, sigmoid
 from models.publish import Published, promise, publish, raw_model
 from models.schema import Schema
+from models.scoring import chunk_scores
 from models.snapshot import Manifest, Snapshot, Verdict, WindowChunk
 from models.trainer import Trained, TrainerSettings, train
 from models.types import Batch, Float64s, Int64s, empty_batch, join_batches
@@ -86,7 +87,7 @@ def learn(
     harder. `snapshot_ids` name the first candidate and its retry. More than one of `threads` are
     faster, but not reproducible (see `trainer.train`). Nothing given is changed.
     """
-    predicted = sigmoid(incumbent.model.score(chunk.user, chunk.ad))
+    predicted = sigmoid(chunk_scores(incumbent.model, chunk, settings))
     stay = _living(incumbent.state, chunk, ads, schema, now_ms)
     cycle = Cycle(incumbent, chunk, predicted, ads, schema, now_ms, stay, threads)
     candidate = _attempt(cycle, incumbent.state, settings, snapshot_ids[0])
@@ -146,7 +147,7 @@ def _attempt(cycle: Cycle, start: State, settings: TrainerSettings, snapshot_id:
         published = publish(trained.state, cycle.ads, schema, settings.radii)
         window = _window(cycle, trained)
         probes = _probes(incumbent.probes, chunk)
-        moved = _projection_moved(published, trained.state, cycle)
+        moved = _publishing_moved(published, trained.state, cycle)
         evidence = _evidence(
             published, trained.state, _learned_model(incumbent), probes, schema, window, moved
         )
@@ -189,14 +190,14 @@ def _probes(probes: Batch, chunk: Batch) -> Batch:
     return filled
 
 
-def _projection_moved(published: Published, state: State, cycle: Cycle) -> float:
-    """Log loss on the chunk of the projected minus that of the raw model; 0 without projection."""
+def _publishing_moved(published: Published, state: State, cycle: Cycle) -> float:
+    """Log loss on the chunk of the published minus that of the raw model, 0 if they are one."""
     chunk = cycle.chunk
-    if not len(chunk) or not published.projection.count:
+    if not len(chunk) or not (published.projection.count or published.shrink < 1):
         return 0.0
     raw = raw_model(state, cycle.schema, since_ms=int(chunk.time_ms.min()))
     after, before = (
-        float(losses(sigmoid(model.score(chunk.user, chunk.ad)), chunk.label).mean())
+        float(losses(sigmoid(chunk_scores(model, chunk, settings)), chunk.label).mean())
         for model in (published.model, raw)
     )
     return after - before
@@ -221,7 +222,7 @@ def _evidence(
         promise_low=low,
         promise_high=high,
         shrink=published.shrink,
-        projection_moved=moved,
+        publishing_moved=moved,
         probe_scores=published.model.score(probes.user, probes.ad),
         incumbent_probe_scores=None
         if incumbent is None

@@ -29,7 +29,8 @@ class Evidence:
     `largest_ratio` and `largest_published_ratio`: largest norm over its radius before and after
     projection; `score_low`, `score_high`: the certified range of s; `promise_low`,
     `promise_high`: the promised one; `shrink`: the factor by which a repair shrank scores, 1 for
-    none; `projection_moved`: log loss of the projected minus that of the raw model on the chunk;
+    none; `publishing_moved`: log loss on the chunk of what is published, projected and repaired, minus
+    that of the raw model;
     `probe_scores`, `incumbent_probe_scores`: float32 [m], the latter None for an incumbent that has
     learned nothing yet; `index_error`: largest difference
     between an indexed ad's vector and the arrays; `window`: sums over recent chunks, this one last.
@@ -43,7 +44,7 @@ class Evidence:
     promise_low: float
     promise_high: float
     shrink: float
-    projection_moved: float
+    publishing_moved: float
     probe_scores: Float32s
     incumbent_probe_scores: Float32s | None
     index_error: float
@@ -69,9 +70,9 @@ def judge(evidence: Evidence, limits: GateSettings) -> Verdict:
         _promise(evidence),
         _at_most(
             "projection_loss",
-            evidence.projection_moved,
+            evidence.publishing_moved,
             limits.projection_limit,
-            "projecting the vectors costs too much log loss",
+            "projection and repair cost too much log loss",
         ),
         _log_loss(evidence.window, limits),
         _calibration(evidence.window, limits),

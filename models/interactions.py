@@ -19,14 +19,13 @@ not, and a log without any is served by main effects alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.kernels import Shape
-from models.types import Float32s, Float64s, Int64s
+from models.types import Float32s, Float64s, in_slices
 
 if TYPE_CHECKING:
     from models.offset import Table
@@ -56,13 +55,12 @@ LARGEST_EFFECT = 1.0
 LEAST_CHANGE = 0.02
 """Least change of the logarithm of a variance that is carried through the table."""
 
-LEAST_KNOWN = 1e-5
-"""Entries of which the data decides less than this part say nothing about their variance."""
+MOST_CERTAIN = 1000.0
+"""Largest precision of κ (a standard deviation of 0.03): beyond it older evidence is forgotten."""
 
 LARGEST_SCORE = 20.0
 """Interactions beyond this are a fault of the parameters: they weigh as this in the weight."""
 
-_ROWS_AT_ONCE = 8192
 _NEWTON_STEPS = 8
 
 
@@ -95,13 +93,8 @@ def groups(shape: Shape) -> list[slice]:
     return [slice(0, pairs), *(slice(start, start + shape.alone) for start in starts)]
 
 
-def variances(interactions: Interactions, features: Int64s, shape: Shape) -> Float32s:
-    """τ² of each entry of the ad latents of values of these features: float32 [n, D]."""
-    return _by_entry(interactions.variance, shape)[features]
-
-
 def learned(table: Table, interactions: Interactions, shape: Shape, radius: float) -> Interactions:
-    """The variances learned from an ad table, whose latents and precisions are moved in place.
+    """The variances learned from an ad table, whose latents are moved in place.
 
     What the data said of an entry, π·v, stays as it was, but that no vector leaves its radius by
     that, nor goes further out.
@@ -110,19 +103,21 @@ def learned(table: Table, interactions: Interactions, shape: Shape, radius: floa
     found = _evidence(table, before, shape)
     # Every change is a pass over the table: small ones wait until they have added up.
     variance = np.where(np.abs(np.log(found / before)) > LEAST_CHANGE, found, before)
-    change = _by_entry(1.0 / variance - 1.0 / before, shape)
-    if change.any():
-        for rows in _slices(len(table)):
-            latent, precision = table.latent[rows], table.latent_precision[rows]
-            after, most = (
-                precision + change[table.feature[rows]],
-                np.maximum(_norms(latent), radius),
-            )
-            latent *= precision / after
-            precision[:] = after
-            over = np.flatnonzero(_norms(latent) > most)
-            latent[over] *= (most[over] / _norms(latent[over]))[:, None]
+    if (variance != before).any():
+        priors = by_entry(1.0 / before, shape), by_entry(1.0 / variance, shape)
+        for rows in in_slices(len(table)):
+            _reweigh(table, rows, priors, radius)
     return replace(interactions, variance=variance)
+
+
+def _reweigh(table: Table, rows: slice, priors: tuple[Float32s, Float32s], radius: float) -> None:
+    """Move some rows' latents from the first prior precisions [A, D] to the second, in place."""
+    latent, evidence, feature = table.latent[rows], table.latent_evidence[rows], table.feature[rows]
+    most = np.maximum(_norms(latent), radius)
+    before, after = (prior[feature] + evidence for prior in priors)
+    latent *= before / after
+    over = np.flatnonzero(_norms(latent) > most)
+    latent[over] *= (most[over] / _norms(latent[over]))[:, None]
 
 
 def weighed(interactions: Interactions, scores: Float32s, label: Float32s) -> Interactions:
@@ -146,7 +141,7 @@ def weighed(interactions: Interactions, scores: Float32s, label: Float32s) -> In
         weight -= step
         if abs(step) < 1e-4:
             break
-    return replace(interactions, weight=weight, precision=precision)
+    return replace(interactions, weight=weight, precision=min(precision, MOST_CERTAIN))
 
 
 def _first_variances(shape: Shape) -> Float64s:
@@ -164,17 +159,14 @@ def _slopes(shape: Shape) -> Float64s:
 def _evidence(table: Table, variance: Float64s, shape: Shape) -> Float64s:
     """τ² of each group as its fixed point has it; where the table is not finite, as it was."""
     squares, known = (np.zeros((shape.ad_features, shape.dimensions)) for _ in range(2))
-    prior = _by_entry(1.0 / variance, shape)
-    for rows in _slices(len(table)):
-        feature, latent = table.feature[rows], table.latent[rows]
-        precision = table.latent_precision[rows]
-        gamma = (precision - prior[feature]) / precision
-        # Below this a float32 precision cannot tell evidence from rounding; summed over many
-        # values rounding would weigh more than any evidence.
-        told = np.where(np.isfinite(precision), gamma > LEAST_KNOWN, True)
+    prior = by_entry(1.0 / variance, shape)
+    for rows in in_slices(len(table)):
+        feature, latent, evidence = (
+            array[rows] for array in (table.feature, table.latent, table.latent_evidence)
+        )
         members = (feature == np.arange(shape.ad_features)[:, None]).astype(np.float32)
-        squares += members @ np.where(told, latent * latent, 0)
-        known += members @ np.where(told, gamma, 0)
+        squares += members @ (latent * latent)
+        known += members @ (evidence / (prior[feature] + evidence))
     squares, known = (_by_group(sums, shape) for sums in (squares, known))
     first_guess, most = _first_variances(shape), LARGEST_EFFECT / _slopes(shape)
     found = (squares + FIRST_WEIGHT * first_guess) / (known + FIRST_WEIGHT)
@@ -182,8 +174,8 @@ def _evidence(table: Table, variance: Float64s, shape: Shape) -> Float64s:
     return np.where(np.isfinite(found), found, variance)
 
 
-def _by_entry(of_groups: Float64s, shape: Shape) -> Float32s:
-    """Each group's value at each of its columns: [A, 1 + K] to [A, D]."""
+def by_entry(of_groups: Float64s, shape: Shape) -> Float32s:
+    """Each group's value at each of its columns: float64 [A, 1 + K] to float32 [A, D]."""
     found = np.empty((shape.ad_features, shape.dimensions), np.float32)
     for group, columns in enumerate(groups(shape)):
         found[:, columns] = of_groups[:, group, None]
@@ -197,8 +189,3 @@ def _by_group(of_entries: Float64s, shape: Shape) -> Float64s:
 
 def _norms(latent: Float32s) -> Float32s:
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", latent, latent)))
-
-
-def _slices(n: int) -> Iterator[slice]:
-    for start in range(0, n, _ROWS_AT_ONCE):
-        yield slice(start, start + _ROWS_AT_ONCE)

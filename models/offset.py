@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,13 +22,14 @@ import numpy.typing as npt
 from models.interactions import Interactions
 from models.interactions import first as first_interactions
 from models.kernels import Shape
-from models.types import Bytes, Encoded, Float32s, Float64s, Int64s, Ragged
+from models.types import ROWS_AT_ONCE, Bytes, Encoded, Float32s, Float64s, Int64s, Ragged
 
 if TYPE_CHECKING:
     from models.features import Schema
 
-ROWS_AT_ONCE = 8192
-"""Rows gathered at once by the vectorised paths: bounds their memory to a few MB."""
+FIRST_VARIANCE = 0.1
+"""First guess of a feature's variance of main effects: a standard deviation of a third of a logit.
+"""
 
 BIAS_VARIANCE = 4.0
 """Prior variance of the bias: the configured base rate may be off by two logits either way."""
@@ -38,21 +40,20 @@ class Table:
     """The trainer's parameters of one side's feature values, one row a value, in order of birth.
 
     `keys`: int64 [n], value hashes; `latent`: float32 [n, width]; `main`: float32 [n];
-    `latent_precision` and `main_precision`: the step rule's accumulators, same shapes; `dual`:
-    float32 [n], the multiplier of each norm constraint; `touched_ms`: int64 [n], time of the last
-    event; `feature`: uint8 [n], index of the value's feature in its side; `main_prior`: float32
-    [n], the prior's part of `main_precision`: 1 / the variance of the feature's main effects.
+    `latent_evidence` and `main_evidence`: the step rule's accumulators, same shapes, zero at birth:
+    what the data adds to the prior's precision, or sums of gradients; `dual`: float32 [n], the
+    multiplier of each norm constraint; `touched_ms`: int64 [n], time of the last event; `feature`:
+    uint8 [n], index of the value's feature in its side.
     """
 
     keys: Int64s
     latent: Float32s
     main: Float32s
-    latent_precision: Float32s
-    main_precision: Float32s
+    latent_evidence: Float32s
+    main_evidence: Float32s
     dual: Float32s
     touched_ms: Int64s
     feature: Bytes
-    main_prior: Float32s
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -77,18 +78,24 @@ def empty_table(width: int) -> Table:
     none = np.zeros(0, np.float32)
     wide = np.zeros((0, width), np.float32)
     keys = np.zeros(0, np.int64)
-    return Table(keys, wide, none, wide, none, none, keys, np.zeros(0, np.uint8), none)
+    return Table(keys, wide, none, wide, none, none, keys, np.zeros(0, np.uint8))
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The trainer's raw state: constraints may be violated here, never in the published `Model`."""
+    """The trainer's raw state: constraints may be violated here, never in the published `Model`.
+
+    `user_variance`, float64 [K], and `ad_variance`, float64 [A]: the prior variance of each
+    feature's main effects, as far as it is learned.
+    """
 
     schema_hash: str
     user: Table
     ad: Table
     bias: float
     bias_precision: float
+    user_variance: Float64s
+    ad_variance: Float64s
     interactions: Interactions
     seed: int
 
@@ -103,6 +110,8 @@ def genesis(schema: Schema, base_rate: float, seed: int) -> State:
         ad=empty_table(schema.dimensions),
         bias=float(np.log(base_rate / (1.0 - base_rate))),
         bias_precision=1.0 / BIAS_VARIANCE,
+        user_variance=np.full(len(schema.user), FIRST_VARIANCE),
+        ad_variance=np.full(len(schema.ad), FIRST_VARIANCE),
         interactions=first_interactions(shape),
         seed=seed,
     )
@@ -176,16 +185,29 @@ class Model:
 
     def user_vector(self, encoded: Encoded) -> tuple[Float32s, float]:
         """ν_u, float32 [D], and Σ w_u of one user."""
-        rows, seen = _found(self.user_keys, encoded.ids)
+        return self.user_vector_at(self.user_rows(encoded.ids).tolist(), encoded.counts.tolist())
+
+    def user_rows(self, ids: Int64s) -> Int64s:
+        """The row of each value of the user's side, −1 where it is unseen: int64 [n]."""
+        rows, seen = found(self.user_keys, ids)
+        return np.where(seen, rows, -1)
+
+    def user_vector_at(self, rows: list[int], counts: list[int]) -> tuple[Float32s, float]:
+        """ν_u, float32 [D], and Σ w_u of one user whose values have these rows.
+
+        `rows`: as from `user_rows`; `counts`: how many of them belong to each feature.
+        """
         if not len(self.user_keys):
             return np.zeros(self.ad_latent.shape[1], np.float32), 0.0
-        latent, main = self.user_latent[rows], self.user_main[rows]
-        latent[~seen], main[~seen] = 0.0, 0.0
-        if len(encoded.ids) > len(encoded.counts):
-            latent, main = _means(latent, main, encoded.counts)
+        latent, main = self.user_latent.take(rows, 0), self.user_main.take(rows)
+        if -1 in rows:  # the last row's vector stands there
+            unseen = [at for at, row in enumerate(rows) if row < 0]
+            latent[unseen], main[unseen] = 0.0, 0.0
+        if len(rows) > len(counts):
+            latent, main = _means(latent, main, counts)
         where, flat = self.layout, latent.ravel()
-        pairs = flat[where.left] * flat[where.right]
-        return np.concatenate((pairs, flat[where.alone])), float(main.sum())
+        pairs = flat.take(where.left) * flat.take(where.right)
+        return np.concatenate((pairs, flat.take(where.alone))), sum(main.tolist())
 
     def ad_vectors(self, ads: Ragged) -> tuple[Float32s, Float32s]:
         """ν_a, float32 [n, D], and Σ w_a, float32 [n], of n ads."""
@@ -262,7 +284,7 @@ def _slices(n: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + ROWS_AT_ONCE, n)
 
 
-def _found(keys: Int64s, ids: Int64s) -> tuple[Int64s, npt.NDArray[np.bool_]]:
+def found(keys: Int64s, ids: Int64s) -> tuple[Int64s, npt.NDArray[np.bool_]]:
     """The row of each id in ascending `keys` (0 where unseen) and which were seen."""
     if not len(keys):
         return np.zeros(len(ids), np.int64), np.zeros(len(ids), np.bool_)
@@ -280,7 +302,7 @@ def _cells(
         return np.zeros((len(counts), latent.shape[1]), np.float32), np.zeros(
             len(counts), np.float32
         )
-    rows, seen = _found(keys, block.ids)
+    rows, seen = found(keys, block.ids)
     first = block.ptr[:-1] - block.ptr[0]
     vectors, mains = latent[rows[first]], main[rows[first]]
     vectors[~seen[first]], mains[~seen[first]] = 0.0, 0.0
@@ -317,12 +339,10 @@ def _average(
     mains[several] *= share
 
 
-def _means(
-    vectors: Float32s, mains: Float32s, counts: npt.NDArray[np.integer]
-) -> tuple[Float32s, Float32s]:
+def _means(vectors: Float32s, mains: Float32s, counts: list[int]) -> tuple[Float32s, Float32s]:
     """Means over consecutive groups of `counts` (each at least 1) rows."""
-    starts = np.concatenate(([0], np.cumsum(counts[:-1], dtype=np.int64)))
-    share = (1.0 / counts).astype(np.float32)
-    means: Float32s = np.add.reduceat(vectors, starts, axis=0) * share[:, None]
+    starts = [0, *accumulate(counts[:-1])]
+    share = np.array([1.0 / count for count in counts], np.float32)
+    means: Float32s = np.add.reduceat(vectors, starts, 0) * share[:, None]
     mean_mains: Float32s = np.add.reduceat(mains, starts) * share
     return means, mean_mains

@@ -8,8 +8,11 @@ after each chunk each feature's variance τ² becomes
 
 over its values, the fixed point of D. MacKay's evidence framework (Neural Computation 4(3), 1992)
 with a pseudo-count a for the first guess τ₀²: γ is the part of a parameter that data rather than
-prior decides. A precision then changes by the change of 1/τ², and w by π_before / π_after, since
-what the data said, π·w, stays as it was.
+prior decides. A precision π, evidence and prior together, then changes by the change of 1/τ², and w
+by π_before / π_after, since what the data said, π·w, stays as it was.
+
+Evidence is kept apart from the prior: added to a float32 precision of ten thousand, that of a
+single event at a click rate below one in a hundred would be lost in rounding.
 """
 
 from __future__ import annotations
@@ -20,11 +23,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from models.offset import ROWS_AT_ONCE, Table
-from models.types import Float32s, Float64s, Int64s
-
-FIRST_VARIANCE = 0.1
-"""τ₀² of a feature whose variance is learned: a standard deviation of a third of a logit."""
+from models.offset import FIRST_VARIANCE, Table
+from models.types import Float64s, Int64s, in_slices
 
 FIRST_WEIGHT = 1.0
 """a: the first guess counts as much as one well-determined value."""
@@ -36,75 +36,45 @@ Births = Callable[[Int64s, Int64s], Table]
 """Makes the first rows of values: from keys int64 [n] and their features int64 [n]."""
 
 
-def first_variances(given: Sequence[float | None]) -> Float64s:
-    """Each feature's variance without evidence: as given, or the first guess: [features]."""
-    return np.array([FIRST_VARIANCE if value is None else value for value in given])
+def in_force(variance: Float64s, given: Sequence[float | None]) -> Float64s:
+    """Each feature's variance: `given` where it is fixed, else as learned: float64 [features]."""
+    return np.array(
+        [found if fixed is None else fixed for fixed, found in zip(given, variance, strict=True)]
+    )
 
 
-def in_force(table: Table, given: Sequence[float | None]) -> Float64s:
-    """The variance that new rows get: that of their feature's other rows, or the first.
+def learned(
+    table: Table, before: Float64s, given: Sequence[float | None]
+) -> tuple[Table, Float64s]:
+    """The table under variances learned from it, and those: float64 [features].
 
-    `given`: each feature's variance where it is fixed, None where it is learned.
+    `before`: the variances that its values were learned under; `given`: see `in_force`.
     """
-    found = first_variances(given)
-    # The sums of gradients of the other steps have no prior: their rows say nothing.
-    told = table.main_prior > 0
-    found[table.feature[told]] = 1.0 / table.main_prior[told]
-    return found
-
-
-def learned(table: Table, given: Sequence[float | None]) -> Table:
-    """The table under variances learned from it; those that are given stay as they are."""
-    prior = (1.0 / _evidence(table, given)).astype(np.float32)[table.feature]
-    precision = table.main_precision + (prior - table.main_prior)
-    main = (table.main * (table.main_precision / precision)).astype(np.float32)
-    return replace(table, main=main, main_precision=precision, main_prior=prior)
-
-
-def _evidence(table: Table, given: Sequence[float | None]) -> Float64s:
-    known = 1.0 - table.main_prior.astype(np.float64) / table.main_precision
+    prior = (1.0 / before)[table.feature]
+    known = table.main_evidence / (prior + table.main_evidence)
     square = table.main.astype(np.float64) ** 2
     squares, count = (
-        np.bincount(table.feature, each, minlength=len(given)) for each in (square, known)
+        np.bincount(table.feature, each, minlength=len(before)) for each in (square, known)
     )
     found = (squares + FIRST_WEIGHT * FIRST_VARIANCE) / (count + FIRST_WEIGHT)
-    fixed = np.array([value is not None for value in given], np.bool_)
-    return np.where(fixed, first_variances(given), np.clip(found, *VARIANCE_RANGE))
+    after = in_force(np.clip(found, *VARIANCE_RANGE), given)
+    share = (prior + table.main_evidence) / ((1.0 / after)[table.feature] + table.main_evidence)
+    return replace(table, main=(table.main * share).astype(np.float32)), after
 
 
-def first_rows(
-    keys: Int64s,
-    features: Int64s,
-    latent: Float64s,
-    *,
-    main_variance: Float64s,
-    latent_variance: Float32s | float,
-    accumulates_precision: bool,
-) -> Table:
-    """Rows of values never seen: `latent` [n, width], main effects zero.
-
-    `latent_variance`: the prior's, of each entry [n, width] or of all.
-
-    The accumulators of curvature and linear steps are precisions, which start at the prior's; the
-    sums of gradients of the other steps start at zero.
-    """
-    n, scale = len(keys), float(accumulates_precision)
-    prior = (scale / main_variance[features]).astype(np.float32)
+def first_rows(keys: Int64s, features: Int64s, latent: Float64s) -> Table:
+    """Rows of values never seen: `latent` [n, width], main effects and evidence zero."""
+    none = np.zeros(len(keys), np.float32)
     return Table(
         keys=keys,
         latent=latent.astype(np.float32),
-        main=np.zeros(n, np.float32),
-        latent_precision=_filled(scale / latent_variance, latent.shape),
-        main_precision=prior,
-        dual=np.zeros(n, np.float32),
-        touched_ms=np.zeros(n, np.int64),
+        main=none,
+        latent_evidence=np.zeros(latent.shape, np.float32),
+        main_evidence=none.copy(),
+        dual=none.copy(),
+        touched_ms=np.zeros(len(keys), np.int64),
         feature=features.astype(np.uint8),
-        main_prior=prior.copy(),
     )
-
-
-def _filled(values: Float32s | float, shape: tuple[int, ...]) -> Float32s:
-    return np.broadcast_to(np.asarray(values, np.float32), shape).copy()
 
 
 def normals(keys: Int64s, width: int, seed: int) -> Float64s:
@@ -113,8 +83,7 @@ def normals(keys: Int64s, width: int, seed: int) -> Float64s:
     splitmix64 (G. Steele et al., OOPSLA 2014) of each of the three in turn, then Box–Muller.
     """
     found = np.empty((len(keys), width))
-    for start in range(0, len(keys), ROWS_AT_ONCE):
-        some = slice(start, start + ROWS_AT_ONCE)
+    for some in in_slices(len(keys)):
         found[some] = _normals(keys[some], width, seed)
     return found
 

@@ -96,9 +96,9 @@ class ModelSettings:
 class GateSettings:
     """The `[gate]` table: limits a candidate must keep before it may serve.
 
-    `violation_limit`: largest raw norm over its radius; `projection_limit`: how far projection may
-    move the window's log loss; `log_loss_limit`: how much worse than the incumbent's the window's
-    log loss may be; `calibration_low`, `calibration_high`: the band of Σ predicted / Σ observed,
+    `violation_limit`: largest raw norm over its radius; `projection_limit`: how far projection and
+    repair may move the chunk's log loss; `log_loss_limit`: how much worse than the incumbent's the
+    window's may be; `calibration_low`, `calibration_high`: the band of Σ predicted / Σ observed,
     widened by `calibration_errors` standard errors; `drift_limit`: root mean square move of probe
     scores; `score_limit`: largest |s| on probes; the window holds at most `window_events` events
     and is judged only once it has `window_clicks` clicks.

@@ -24,7 +24,7 @@ from models.interactions import Interactions
 from models.offset import Model, State, Table
 from models.types import Batch, Ragged
 
-FORMAT = 2
+FORMAT = 3
 AnyArray = npt.NDArray[Any]
 _MANIFEST = "manifest.json"
 _ASIDE = ".partial"
@@ -208,6 +208,8 @@ def _write_arrays(folder: Path, snapshot: Snapshot) -> None:
     for side, table in (("user", snapshot.state.user), ("ad", snapshot.state.ad)):
         for item in fields(Table):
             _save(folder, f"state.{side}_{item.name}", getattr(table, item.name))
+    for name in _VARIANCES:
+        _save(folder, f"state.{name}", getattr(snapshot.state, name))
     _save(folder, "state.interaction_variance", snapshot.state.interactions.variance)
     for name in _MODEL_ARRAYS:
         _save(folder, f"model.{name}", getattr(snapshot.model, name))
@@ -220,6 +222,7 @@ def _write_arrays(folder: Path, snapshot: Snapshot) -> None:
         _save(folder, f"probes.{side}_features", np.array(ragged.features))
 
 
+_VARIANCES = ("user_variance", "ad_variance")
 _MODEL_ARRAYS = (
     "user_keys",
     "user_latent",
@@ -251,6 +254,7 @@ def _state(folder: Path, manifest: Manifest) -> State:
         ad=tables[1],
         bias=_number(folder, manifest.bias),
         bias_precision=_number(folder, manifest.bias_precision),
+        **{name: np.array(_read(folder, f"state.{name}")) for name in _VARIANCES},
         interactions=Interactions(
             np.array(_read(folder, "state.interaction_variance")),
             manifest.interaction_weight,

@@ -29,7 +29,7 @@ import numpy as np
 
 from models.constraints import Radii, ascend
 from models.errors import SchemaMismatch
-from models.interactions import INITIAL_SCALE, variances, weighed
+from models.interactions import INITIAL_SCALE, by_entry, weighed
 from models.interactions import learned as learned_interactions
 from models.kernels import (
     CONSTRAINTS,
@@ -50,7 +50,7 @@ from models.kernels import (
 from models.kernels.parallel import Parallel, room
 from models.offset import State, Table, sigmoid
 from models.priors import Births, first_rows, in_force, learned, normals
-from models.types import Batch, Float32s, Int64s, Ragged
+from models.types import Batch, Float32s, Float64s, Int64s, Ragged
 from models.vocabulary import EVERYTHING, Living, extended
 
 if TYPE_CHECKING:
@@ -172,17 +172,18 @@ def train(
     _check_schema(state, schema)
     if threads > 1:
         kernel = Parallel(kernel, threads)
-    births = _user_births(state.user, settings, state.seed), _ad_births(state, settings)
+    births = _user_births(settings, state.seed), _ad_births(settings)
     user, user_values = _grown(
         state.user, batch.user, kernel, births[0], living.user, room(threads)
     )
     ad, ad_values = _grown(state.ad, batch.ad, kernel, births[1], living.ad, room(threads))
+    priors = _priors(state, settings)
     bias = np.array([state.bias, state.bias_precision])
     scores = np.zeros((len(batch), 2), np.float32)
     label = np.ascontiguousarray(batch.label, np.float32)
-    sides = (_parameters(user), _parameters(ad), user_values, ad_values)
+    sides = (_parameters(user, *priors[0]), _parameters(ad, *priors[1]), user_values, ad_values)
     check(settings.shape, *sides, label)
-    kernel.learn(settings.shape, _rule(settings), *sides, label, bias, scores)
+    kernel.learn(settings.shape, rule_of(settings), *sides, label, bias, scores)
     user, ad = _without_room(user, room(threads)), _without_room(ad, room(threads))
     user = _closed(user, user_values, batch, settings.user_radius, settings)
     ad = _closed(ad, ad_values, batch, settings.ad_radius, settings)
@@ -191,8 +192,10 @@ def train(
         interactions = weighed(before, scores, label)
     else:
         before = interactions = replace(before, weight=1.0)
+    user_variance, ad_variance = _variances(state, settings)
     if settings.keeps_precisions and len(batch):
-        user, ad = learned(user, settings.user_variance), learned(ad, settings.ad_variance)
+        user, user_variance = learned(user, user_variance, settings.user_variance)
+        ad, ad_variance = learned(ad, ad_variance, settings.ad_variance)
         if settings.learns_interactions:
             interactions = learned_interactions(
                 ad, interactions, settings.shape, settings.ad_radius
@@ -204,6 +207,8 @@ def train(
         ad=ad,
         bias=float(bias[0]),
         bias_precision=float(bias[1]),
+        user_variance=user_variance,
+        ad_variance=ad_variance,
         interactions=interactions,
     )
     return Trained(after, predicted)
@@ -217,36 +222,45 @@ def _check_schema(state: State, schema: Schema) -> None:
         )
 
 
-def _user_births(table: Table, settings: TrainerSettings, seed: int) -> Births:
+def _variances(state: State, settings: TrainerSettings) -> tuple[Float64s, Float64s]:
+    """The prior variances of both sides' main effects: float64 [K] and [A]."""
+    return (
+        in_force(state.user_variance, settings.user_variance),
+        in_force(state.ad_variance, settings.ad_variance),
+    )
+
+
+_Priors = tuple[Float32s, Float32s]
+
+
+def _priors(state: State, settings: TrainerSettings) -> tuple[_Priors, _Priors]:
+    """Prior precisions of both sides, of latents and of main effects, see `kernels.Parameters`.
+
+    Sums of gradients have no prior.
+    """
+    shape, scale = settings.shape, float(settings.keeps_precisions)
+    mains = [(scale / each).astype(np.float32) for each in _variances(state, settings)]
+    width = (shape.user_features, shape.user_width)
+    user = np.full(width, scale / settings.user_latent_variance, np.float32)
+    ad = by_entry(scale / state.interactions.variance, shape)
+    return (user, mains[0]), (ad, mains[1])
+
+
+def _user_births(settings: TrainerSettings, seed: int) -> Births:
     """User values start with latents drawn from N(0, initial_scale²) by hash, seed, position."""
-    variance = in_force(table, settings.user_variance)
 
     def born(keys: Int64s, features: Int64s) -> Table:
-        return first_rows(
-            keys,
-            features,
-            normals(keys, settings.shape.user_width, seed) * settings.initial_scale,
-            main_variance=variance,
-            latent_variance=settings.user_latent_variance,
-            accumulates_precision=settings.keeps_precisions,
-        )
+        latent = normals(keys, settings.shape.user_width, seed) * settings.initial_scale
+        return first_rows(keys, features, latent)
 
     return born
 
 
-def _ad_births(state: State, settings: TrainerSettings) -> Births:
+def _ad_births(settings: TrainerSettings) -> Births:
     """Ad values start with zero latents: a new creative is what its campaign is."""
-    variance, interactions = in_force(state.ad, settings.ad_variance), state.interactions
 
     def born(keys: Int64s, features: Int64s) -> Table:
-        return first_rows(
-            keys,
-            features,
-            np.zeros((len(keys), settings.shape.dimensions)),
-            main_variance=variance,
-            latent_variance=variances(interactions, features, settings.shape),
-            accumulates_precision=settings.keeps_precisions,
-        )
+        return first_rows(keys, features, np.zeros((len(keys), settings.shape.dimensions)))
 
     return born
 
@@ -289,11 +303,13 @@ def _closed(
     return replace(table, touched_ms=touched_ms, dual=dual)
 
 
-def _parameters(table: Table) -> Parameters:
-    return Parameters(*(getattr(table, name) for name in Parameters._fields))
+def _parameters(table: Table, latent_prior: Float32s, main_prior: Float32s) -> Parameters:
+    own = {name: getattr(table, name) for name in Parameters._fields[:6]}
+    return Parameters(**own, latent_prior=latent_prior, main_prior=main_prior)
 
 
-def _rule(settings: TrainerSettings) -> Rule:
+def rule_of(settings: TrainerSettings) -> Rule:
+    """The step rule and the constraint as the kernels take them."""
     return Rule(
         step=STEPS.index(settings.step),
         constraint=CONSTRAINTS.index(settings.constraint),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, overload
 from uuid import UUID
@@ -21,6 +21,9 @@ FeatureValue = Scalar | list[Scalar] | None
 State = Literal["active", "paused", "retired"]
 BidType = Literal["cpc", "cpm"]
 EventType = Literal["impression", "click", "conversion"]
+
+ROWS_AT_ONCE = 8192
+"""Rows that the vectorised paths take at once: bounds their memory to a few MB."""
 
 MAX_ID = 2**53 - 1
 """Largest id of an ad, campaign or advertiser: the largest integer that JSON readers keep exact."""
@@ -97,6 +100,20 @@ class Ad:
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """A place on the publisher's pages: its floor, and the ads for slots that nobody buys.
+
+    `floor_micros`: least eCPM; `house_ads`: ids of ads of the catalog, the first preferred, which
+    serve there only where the auction leaves a slot empty.
+    """
+
+    name: str
+    floor_micros: int = 0
+    house_ads: tuple[int, ...] = ()
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogChanges:
     """Everything that changed after some catalog version, up to `version`."""
 
@@ -104,6 +121,7 @@ class CatalogChanges:
     advertisers: tuple[Advertiser, ...] = ()
     campaigns: tuple[Campaign, ...] = ()
     ads: tuple[Ad, ...] = ()
+    placements: tuple[Placement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +194,7 @@ class Blobs(Sequence[bytes]):
     make than to read. `starts` and `lengths`: int64 [n].
     """
 
-    def __init__(self, data: bytes, starts: Int64s, lengths: Int64s) -> None:
+    def __init__(self, data: bytes | bytearray, starts: Int64s, lengths: Int64s) -> None:
         self.data, self.starts, self.lengths = data, starts, lengths
 
     @classmethod
@@ -196,6 +214,11 @@ class Blobs(Sequence[bytes]):
         windows = np.ndarray((places,), f"V{width}", self.data, strides=(1,))
         return windows[starts].view(np.uint8).reshape(len(starts), width)
 
+    def words(self) -> Int64s:
+        """The eight bytes at every place of the buffer as a number, little end first; no copy."""
+        places = max(len(self.data) - 7, 0)
+        return np.ndarray((places,), "<i8", self.data, strides=(1,))
+
     def __len__(self) -> int:
         return len(self.starts)
 
@@ -207,7 +230,7 @@ class Blobs(Sequence[bytes]):
         if isinstance(at, slice):
             return Blobs(self.data, self.starts[at], self.lengths[at])
         start = int(self.starts[at])
-        return self.data[start : start + int(self.lengths[at])]
+        return bytes(self.data[start : start + int(self.lengths[at])])
 
     def __eq__(self, other: object) -> bool:
         """Equal to any sequence of the same byte strings."""
@@ -243,6 +266,12 @@ class Batch:
             self.user.rows(start, stop),
             self.ad.rows(start, stop),
         )
+
+
+def in_slices(n: int) -> Iterator[slice]:
+    """The rows 0 … n − 1 in slices of `ROWS_AT_ONCE`."""
+    for start in range(0, n, ROWS_AT_ONCE):
+        yield slice(start, min(start + ROWS_AT_ONCE, n))
 
 
 def join_ragged(first: Ragged, second: Ragged) -> Ragged:

@@ -97,10 +97,10 @@ def _joined(array: _Array, rows: Int64s | None, new: _Array | None) -> _Array:
 def row_bytes(width: int) -> int:
     """Bytes of one row of the trainer's state: two float32 of `width`, and what else a value has.
 
-    33 of them are keys and times (8 each), main effect, its precision and prior, dual (4 each) and
-    the feature's number (1).
+    29 of them are keys and times (8 each), main effect, its evidence and dual (4 each) and the
+    feature's number (1).
     """
-    return 2 * 4 * width + 33
+    return 2 * 4 * width + 29
 
 
 def published_bytes(width: int, *, user: bool) -> int:

@@ -89,8 +89,8 @@ class MainEffects:
 
 
 def _mains(table: Parameters) -> Parameters:
-    none = np.zeros((len(table.main), 0), np.float32)
-    return table._replace(latent=none, latent_precision=none)
+    none, prior = (np.zeros((len(each), 0), np.float32) for each in (table.main, table.main_prior))
+    return table._replace(latent=none, latent_evidence=none, latent_prior=prior)
 
 
 def kernel_measures(

@@ -10,9 +10,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,13 +24,12 @@ from models import snapshot
 from models.cycle import genesis_snapshot, learn
 from models.features import Schema
 from models.index import AdSet
-from models.interactions import INITIAL_SCALE, variances
-from models.interactions import first as first_interactions
-from models.offset import ROWS_AT_ONCE, Model, Table, empty_table
+from models.interactions import INITIAL_SCALE
+from models.offset import Model, Table, empty_table
 from models.priors import first_rows, normals
 from models.snapshot import Snapshot
 from models.trainer import TrainerSettings
-from models.types import Batch, Float32s, Int64s
+from models.types import ROWS_AT_ONCE, Batch, in_slices
 
 TTL_DAYS = 30.0
 UNSEEN = 0.02
@@ -94,13 +91,11 @@ def build(folder: Path, size: Size) -> Built:
     """Fill a state, pass it through one small cycle, write the snapshot to begin with."""
     schema = schema_of(TTL_DAYS)
     ids = max(size.user_values - sum(USER_COUNTS), 1)
-    _table((ROWS_AT_ONCE,), schema.user_width, 0, _same)  # what the work itself takes
+    _table((ROWS_AT_ONCE,), schema.user_width, 0)  # what the work itself takes
     held = [resident().private]
-    user = _table((*USER_COUNTS, ids), schema.user_width, 0, _same)
+    user = _table((*USER_COUNTS, ids), schema.user_width, 0)
     held.append(resident().private)
-    shape = TrainerSettings.of(schema).shape
-    of_ads = partial(variances, first_interactions(shape), shape=shape)
-    ad = _table(ad_counts(size.ad_values), schema.dimensions, len(USER_COUNTS) + 1, of_ads)
+    ad = _table(ad_counts(size.ad_values), schema.dimensions, len(USER_COUNTS) + 1)
     held.append(resident().private)
     ads = _ads(size)
     genesis = genesis_snapshot(schema, ads, snapshot_id=UUID(int=1), now_ms=0)
@@ -169,32 +164,15 @@ def _cycle(folder: Path, incumbent: Snapshot, chunk: Batch, ads: AdSet, schema: 
     return _Took(learned - started, time.perf_counter() - learned, collected)
 
 
-def _same(_features: Int64s) -> float:
-    return 0.1
-
-
-def _table(
-    counts: tuple[int, ...], width: int, first: int, variance: Callable[[Int64s], Float32s | float]
-) -> Table:
-    """Rows of values 0 … count − 1 of the features `first` and those after it, as after births.
-
-    `variance`: of the latents of rows of these features; those of ads start at zero.
-    """
+def _table(counts: tuple[int, ...], width: int, first: int) -> Table:
+    """Rows of values 0 … count − 1 of the features `first` and those after it, as after births."""
     scale = 0.0 if first else INITIAL_SCALE
     feature = np.repeat(np.arange(len(counts)), counts)
     number = np.concatenate([np.arange(count) for count in counts])
     made = _empty(len(number), width)
-    for start in range(0, len(number), ROWS_AT_ONCE):
-        some = slice(start, start + ROWS_AT_ONCE)
+    for some in in_slices(len(number)):
         keys = keys_of(0, number[some] + ((first + feature[some]) << 40))
-        born = first_rows(
-            keys,
-            feature[some],
-            normals(keys, width, 1) * scale,
-            main_variance=np.full(len(counts), 0.1),
-            latent_variance=variance(feature[some]),
-            accumulates_precision=True,
-        )
+        born = first_rows(keys, feature[some], normals(keys, width, 1) * scale)
         for name in Table.__slots__:
             getattr(made, name)[some] = getattr(born, name)
     made.touched_ms[:] = _START_MS - _DAY_MS

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.bench.machine import Machine
+from jobs.output import write_report
 
 FORMAT = 1
 Setting = str | int | float | bool
@@ -82,18 +83,18 @@ def measure(
 
 
 def write(report: Report, path: Path) -> None:
-    """Write the report as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    """Write the report as JSON. Raises `ReportUnwritable`."""
+    write_report(path, report)
 
 
 def show(report: Report, console: Console) -> None:
     """Print the report as a table."""
     machine = report.machine
     title = f"{report.kind}: {machine.processor}, {machine.cores} cores, load {machine.load}"
-    table = Table(title=title, box=box.SIMPLE_HEAD, caption=_caption(report), padding=(0, 1, 0, 0))
-    for name in ("measure", "value", "unit", "baseline", "ratio", "target", "met"):
-        justify: Literal["left", "right"] = "left" if name in ("measure", "unit") else "right"
+    table = Table(title=title, box=box.SIMPLE_HEAD, caption=_caption(report), padding=0)
+    table.add_column("measure", overflow="fold")  # in a narrow terminal names wrap, figures do not
+    for name in ("value", "unit", "baseline", "ratio", "target", "met"):
+        justify: Literal["left", "right"] = "left" if name == "unit" else "right"
         table.add_column(name, justify=justify, no_wrap=True, min_width=len(name))
     for name, found in report.measurements.items():
         table.add_row(name, *_cells(found))

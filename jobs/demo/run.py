@@ -30,6 +30,7 @@ from jobs.demo.view import View, progress, told
 from jobs.demo.visitors import Visitors, visiting
 from jobs.demo.world import FEATURES, RETRAIN_EVERY_S, SLOTS, demo_market
 from jobs.market import Market
+from jobs.output import write_report
 
 DEFAULT_S = 90.0
 _LEAST_STAGE_S = 20.0
@@ -44,7 +45,8 @@ def run(exit_after: float | None, seed: int, report: Path | None) -> int:
     """Show everything for `exit_after` seconds from the command on, or as long as the acts take.
 
     Returns 0, 1 when a promise broke or the demo could not go on, 130 when it was interrupted
-    before there was anything to sum up. Raises the errors of `app.settings` and `app.storage`.
+    before there was anything to sum up. Raises the errors of `app.settings` and `app.storage`, and
+    `ReportUnwritable` at the end.
     """
     began_s = time.monotonic() - age_s()
     console, story = Console(highlight=False), Story(began_s)
@@ -79,8 +81,7 @@ class _Demo:
         seen = await self._shown()
         found = summary.promises(seen)
         summary.print_summary(self.console, seen, found)
-        if self.report is not None:
-            summary.write_report(self.report, summary.report_of(seen, found))
+        write_report(self.report, summary.report_of(seen, found))
         return 1 if any(one.kept is False for one in found) else 0
 
     def _obey_signals(self) -> None:

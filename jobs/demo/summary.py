@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -232,9 +231,3 @@ def machine() -> dict[str, Any]:
         else os.cpu_count(),
         "python": platform.python_version(),
     }
-
-
-def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Write the report, making its folder if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")

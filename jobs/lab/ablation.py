@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -17,12 +18,11 @@ from jobs.bench.machine import Machine, describe
 from jobs.logfile import Log, chunk_ms
 from jobs.market import Market
 from jobs.market.traffic import batch
-from jobs.replay.run import check_writable
+from jobs.output import write_report
 from models.constraints import project
 from models.features import Schema, load_schema
 from models.metrics import auc, calibration, losses
-from models.offset import genesis, sigmoid
-from models.priors import FIRST_VARIANCE
+from models.offset import FIRST_VARIANCE, genesis, sigmoid
 from models.trainer import TrainerSettings, train
 from models.types import Batch, Float64s
 
@@ -56,7 +56,8 @@ class Row(msgspec.Struct, frozen=True):
     """One variant, means over seeds. `difference`: its log loss minus the default's, paired.
 
     `interval`: its 95 % interval. Seeds of a market are markets of their own, so it spans them; on
-    a log it spans the events, each event's difference averaged over the seeds.
+    a log it spans the events, each event's difference averaged over the seeds. One market alone
+    has none.
     """
 
     variant: str
@@ -64,7 +65,7 @@ class Row(msgspec.Struct, frozen=True):
     log_loss: float
     calibration: float
     difference: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
 
 
 class AblationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,9 +96,8 @@ def run(
     """Run every variant on `log`, or on a market a seed; print a table, write the report.
 
     `features` None: the market's own schema. Returns 0. Raises `SchemaInvalid` for the features
-    file, `LogInvalid` for the log or the chunk's length, `ReportUnwritable` before anything is run.
+    file, `LogInvalid` for the log or the chunk's length, `ReportUnwritable` at the end.
     """
-    check_writable("--report", report)
     schema, console = load_schema(features or FEATURES), Console()
     if log is None:
         data, drawn = "seeded markets", _markets(schema, seeds, events)
@@ -112,9 +112,8 @@ def run(
         events=found.events,
         rows=found.rows(pooled=log is not None),
     )
-    _show(made, console)
-    if report is not None:
-        report.write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
+    show(made, console)
+    write_report(report, made)
     return 0
 
 
@@ -164,8 +163,15 @@ class Found:
             np.mean(differences, axis=0) if pooled else np.array([d.mean() for d in differences])
         )
         mean = float(samples.mean())
-        reach = 1.96 * float(samples.std(ddof=min(1, len(samples) - 1))) / len(samples) ** 0.5
-        return Row(name, ranked, loss, calibrated, mean, (mean - reach, mean + reach))
+        return Row(name, ranked, loss, calibrated, mean, _interval(samples))
+
+
+def _interval(samples: Float64s) -> tuple[float, float] | None:
+    """The 95 % interval of the mean of [n] differences; one alone does not say how it varies."""
+    if len(samples) < 2:
+        return None
+    mean, reach = samples.mean(), 1.96 * samples.std(ddof=1) / len(samples) ** 0.5
+    return float(mean - reach), float(mean + reach)
 
 
 def ablation(seeds: Iterable[Drawn]) -> Found:
@@ -192,13 +198,30 @@ def progressive(chunks: Sequence[Batch], schema: Schema, settings: TrainerSettin
     return np.concatenate(predicted)
 
 
-def _show(made: AblationReport, console: Console) -> None:
-    title = f"{made.data}, {made.label}: {made.events:,} events, {made.seeds} seeds"
-    table = Table(title=title, title_justify="left")
-    for name in ("variant", "AUC", "log loss", "calibration", "log loss − default", "95 %"):
-        table.add_column(name, justify="left" if name == "variant" else "right")
+def show(made: AblationReport, console: Console) -> None:
+    """Print the table: each variant's figures and how it differs from the default."""
+    table = Table(
+        title=f"{made.data}, {made.label}: {made.events:,} events a seed, seeds: {made.seeds}",
+        caption=_caption(made),
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
+    table.add_column("variant", overflow="fold")
+    for name in ("AUC", "log loss", "calibration", "minus default's"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in made.rows:
-        low, high = row.interval
         figures = (f"{row.auc:.4f}", f"{row.log_loss:.5f}", f"{row.calibration:.3f}")
-        table.add_row(row.variant, *figures, f"{row.difference:+.5f}", f"{low:+.5f} … {high:+.5f}")
+        table.add_row(row.variant, *figures, _difference(row))
     console.print(table)
+
+
+def _caption(made: AblationReport) -> str:
+    if made.rows[0].interval is None:
+        return "one market does not tell how markets vary: intervals take two seeds or more"
+    return "minus default's: difference of log loss, ± half a 95 % interval"
+
+
+def _difference(row: Row) -> str:
+    if row.interval is None:
+        return f"{row.difference:+.5f}"
+    return f"{row.difference:+.5f} ± {(row.interval[1] - row.interval[0]) / 2:.5f}"

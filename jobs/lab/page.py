@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Final
+from typing import Any, Final
 
-from jobs.lab.drawing import Line, chart
 from jobs.lab.methods import ABOUT, Name
 from jobs.lab.report import Cell, LabReport, Total, Traced
-from jobs.lab.style import STYLE
-from jobs.lab.table import figure
+from jobs.lab.table import estimate
+from jobs.pages.axes import numbered
+from jobs.pages.charts import Line, chart
+from jobs.pages.markup import document, row, section, table
 
 _COLOURS: Final[dict[str, str]] = {
-    "none": "none",
-    "decay": "decay",
-    "clipping": "clipping",
-    "projection": "projection",
-    "chunk_projection": "chunk",
-    "dual": "dual",
-    "augmented": "augmented",
+    "none": "grey",
+    "decay": "orange",
+    "clipping": "teal",
+    "projection": "violet",
+    "chunk_projection": "magenta",
+    "dual": "gold",
+    "augmented": "blue",
 }
 _NAMES: Final[dict[str, str]] = {str(name): text for name, text in ABOUT.items()}
 _PLAIN: Final[tuple[Name, ...]] = ("none", "decay", "clipping")
@@ -38,12 +39,7 @@ def page(report: LabReport) -> str:
         *(_totals(report, one) for one in _steps(report)),
         _causes(report),
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Divergence lab</title><style>{STYLE}</style></head><body>"
-        f"<h1>Divergence lab</h1><p>{_summary(report)}</p>{''.join(sections)}</body></html>\n"
-    )
+    return document("Divergence lab", _summary(report), sections)
 
 
 def hardest(report: LabReport) -> str:
@@ -71,14 +67,14 @@ def _summary(report: LabReport) -> str:
 
 
 def _goals(report: LabReport) -> str:
-    rows = "".join(
+    rows = [
         f"<tr><td>{goal.step}</td><td class=text>{goal.asked}<small>{escape(goal.found)}</small>"
-        f"</td><td class={'met' if goal.met else 'missed'}>{'met' if goal.met else 'not met'}"
+        f"</td><td class={'good' if goal.met else 'bad'}>{'met' if goal.met else 'not met'}"
         "</td></tr>"
         for goal in report.goals
-    )
+    ]
     note = "What augmented dual ascent was asked to do, under each step rule."
-    return _section("The goal", note, f"<div class=scroll><table>{rows}</table></div>")
+    return section("The goal", note, table((), rows))
 
 
 def _by_radius(report: LabReport, step: str) -> str:
@@ -91,16 +87,16 @@ def _by_radius(report: LabReport, step: str) -> str:
     drawn = chart(
         range(len(report.radii)),
         lines,
-        "radius over the product's",
+        [(place, f"{radius:g}") for place, radius in enumerate(report.radii)],
+        below="radius over the product's",
         is_log=True,
         within=(0.0, 8 * min(value for line in lines for value in line.values if value)),
-        labels=[f"{radius:g}" for radius in report.radii],
     )
     note = (
         f"Mean regret × 1000 over the regimes of the goal, {step} step; lower is better. Dashed: "
         "methods without a radius. Lines at the upper edge go on above it."
     )
-    return _section("Regret by radius", note, drawn)
+    return section("Regret by radius", note, drawn)
 
 
 def _along(totals: Sequence[Total], method: str, radii: Sequence[float]) -> list[float | None]:
@@ -113,19 +109,18 @@ def _along(totals: Sequence[Total], method: str, radii: Sequence[float]) -> list
 def _divergence(report: LabReport, step: str) -> str:
     kept = [cell for cell in report.cells if cell.step == step and not cell.variant]
     methods = [name for name in _COLOURS if any(cell.method == name for cell in kept)]
-    head = "".join(f"<th>{_NAMES[name]}</th>" for name in methods)
-    rows = "".join(
+    rows = [
         f"<tr><td>{_plain(cause)}{' *' if cause in report.aside else ''}</td>"
         f"{''.join(_share(kept, cause, name) for name in methods)}</tr>"
         for cause in report.causes
-    )
+    ]
     note = (
         "Share of runs that diverged, all radii together. * is not part of the goal: the first two "
         "strike main effects and bias too, which no method here constrains; for a step without "
         "priors wide priors are the calm market."
     )
-    table = f"<table class=heat><thead><tr><th></th>{head}</tr></thead>{rows}</table>"
-    return _section(f"Diverging runs, {step} step", note, f"<div class=scroll>{table}</div>")
+    drawn = table(("", *(_NAMES[name] for name in methods)), rows, "heat")
+    return section(f"Diverging runs, {step} step", note, drawn)
 
 
 def _share(cells: Sequence[Cell], cause: str, method: str) -> str:
@@ -147,13 +142,13 @@ def _norms(report: LabReport, step: str) -> str:
     if not runs:
         return ""
     lines = [Line(_COLOURS[run.method], _NAMES[run.method], run.trace.norm) for run in runs]
-    drawn = chart(_chunks(runs[0]), lines, "chunk", is_log=True, mark=1.0)
+    drawn = _over_chunks(runs[0], lines, is_log=True, mark=1.0)
     note = (
         f"Largest norm of a latent vector of the trainer's raw state over its radius, {step} step "
         "with steps too long, seed 1. The dashed level is the radius; the scale is logarithmic; a "
         "line ends where a value is no longer finite."
     )
-    return _section("Norms over time", note, drawn)
+    return section("Norms over time", note, drawn)
 
 
 def _scores(report: LabReport, step: str) -> str:
@@ -166,12 +161,12 @@ def _scores(report: LabReport, step: str) -> str:
         for run in runs
         for name, values in ((_NAMES[run.method], run.trace.high), ("", run.trace.low))
     ]
-    drawn = chart(_chunks(runs[0]), lines, "chunk", within=(-25.0, 25.0))
+    drawn = _over_chunks(runs[0], lines, within=(-25.0, 25.0))
     note = (
         "Between each pair of lines lie 99 % of the served scores s of the probe impressions, in "
         "the same runs. A model that diverges throws them apart, beyond the edges of the drawing."
     )
-    return _section("The score range over time", note, drawn)
+    return section("The score range over time", note, drawn)
 
 
 def _duals(report: LabReport, step: str) -> str:
@@ -183,15 +178,15 @@ def _duals(report: LabReport, step: str) -> str:
     mu = [Line(_COLOURS[run.method], _NAMES[run.method], run.trace.dual) for run in duals]
     every = [run for run in runs if run.method in ("none", "dual", "augmented")]
     norm = [Line(_COLOURS[run.method], _NAMES[run.method], run.trace.length) for run in every]
-    return _section(
+    return section(
         "The dual of an ad that leaves and returns",
         f"μ of its creative's vector, {step} step, radius × {radius}; grey: the ad is not shown. "
         "What is not touched keeps its μ, so the ad resumes with its own.",
-        chart(_chunks(duals[0]), mu, "chunk", shaded=shaded),
-    ) + _section(
+        _over_chunks(duals[0], mu, shaded=shaded),
+    ) + section(
         "The norm of the same ad's vector",
         "Raw norm over its radius; the dashed level is the radius.",
-        chart(_chunks(duals[0]), norm, "chunk", mark=1.0, shaded=shaded),
+        _over_chunks(duals[0], norm, mark=1.0, shaded=shaded),
     )
 
 
@@ -210,16 +205,22 @@ def _absent(present: Sequence[bool]) -> list[tuple[float, float]]:
 
 def _totals(report: LabReport, step: str) -> str:
     kept = [total for total in report.totals if total.step == step]
-    rows = "".join(_total_row(total) for total in kept)
-    heads = ("radius", "diverged", "regret × 1000", "largest norm", "range used", "returning ads")
-    head = "".join(f"<th>{name}</th>" for name in heads)
+    heads = (
+        "method",
+        "radius",
+        "diverged",
+        "regret × 1000",
+        "largest norm",
+        "range used",
+        "returning ads",
+    )
     note = (
         "Means over the regimes of the goal, ± standard error over seeds. Largest norm: of the raw "
         "state, over its radius. Range used: width of 99 % of the probes' scores over the "
         "certified width. Returning ads: Σ predicted / Σ market probability just after a return."
     )
-    table = f"<table><thead><tr><th>method</th>{head}</tr></thead>{rows}</table>"
-    return _section(f"All figures, {step} step", note, f"<div class=scroll>{table}</div>")
+    drawn = table(heads, [_total_row(total) for total in kept])
+    return section(f"All figures, {step} step", note, drawn)
 
 
 def _total_row(total: Total) -> str:
@@ -229,38 +230,36 @@ def _total_row(total: Total) -> str:
         radius = f"{total.radius:g}"
     norm = "not finite" if total.norm_ratio is None else f"{total.norm_ratio:.3g}"
     cells = (
+        name,
         radius,
         f"{total.diverged} of {total.runs}",
-        figure(total.regret, 1000, 2),
+        estimate(total.regret, 1000, 2),
         norm,
-        figure(total.range_share, 1, 3),
-        figure(total.returning, 1, 3),
+        estimate(total.range_share, 1, 3),
+        estimate(total.returning, 1, 3),
     )
-    kind = " class=sweep" if total.radius is None else ""
-    return f"<tr{kind}><td>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    return row(cells, "strong" if total.radius is None else "")
 
 
 def _causes(report: LabReport) -> str:
-    rows = "".join(
+    rows = [
         f"<tr><td>{_plain(cause)}</td><td class=text>{escape(about)}</td></tr>"
         for cause, about in report.causes.items()
-    )
+    ]
     settings = ", ".join(f"{name} {value}" for name, value in report.settings.items())
     note = f"How strong each is, is drawn from the seed. {escape(settings)}."
-    return _section("The regimes", note, f"<div class=scroll><table>{rows}</table></div>")
+    return section("The regimes", note, table((), rows))
 
 
 def _traced(report: LabReport, step: str, cause: str) -> list[Traced]:
     return [run for run in report.traces if (run.step, run.cause) == (step, cause)]
 
 
-def _chunks(run: Traced) -> list[float]:
-    return [float(number) for number in range(1, len(run.present) + 1)]
+def _over_chunks(run: Traced, lines: Sequence[Line], **options: Any) -> str:
+    """A chart over the run's chunks, numbered from 1; `options`: those of `chart`."""
+    chunks = range(1, len(run.present) + 1)
+    return chart(chunks, lines, numbered(chunks), below="chunk", **options)
 
 
 def _plain(name: str) -> str:
     return escape(name.replace("_", " "))
-
-
-def _section(title: str, note: str, content: str) -> str:
-    return f"<section><h2>{title}</h2><p>{note}</p>{content}</section>"

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -24,6 +23,7 @@ from jobs.lab.table import show, show_tried
 from jobs.lab.tuning import tasks as tuning_tasks
 from jobs.lab.tuning import tune
 from jobs.lab.work import Done, Task, performed
+from jobs.output import write_page, write_report
 from models.kernels import PRECISION_STEPS, Step
 
 TRACED: Final[dict[Cause, float]] = {"step_size": 1.0, "returns": 0.5}
@@ -50,17 +50,16 @@ def run(
     """Run the lab, print its tables, write report and page. Returns 0, the goal met or not.
 
     With `tuning` the settings of all methods are searched instead, on seeds of their own, and
-    printed. `quick`: a small lab, one step rule and few causes.
+    printed. `quick`: a small lab, one step rule and few causes. Raises `ReportUnwritable`.
     """
     console, plan = Console(), SHORT if quick else Plan()
     if tuning:
         return _tuned(plan, console)
     made = divergence(plan, range(1, seeds + 1), console)
     show(made, console)
-    if report is not None:
-        _write(report, msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
+    write_report(report, made)
     if html is not None:
-        _write(html, page(made).encode())
+        write_page(html, page(made))
     return 0
 
 
@@ -161,8 +160,3 @@ def _tuned(plan: Plan, console: Console) -> int:
         advance: Callable[[], None] = lambda: bar.advance(task)  # noqa: E731
         show_tried(tune(plan.steps, plan.size, _workers(), advance), console)
     return 0
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)

@@ -30,10 +30,7 @@ def _divergence(report: LabReport, step: str) -> Table:
     kept = [cell for cell in report.cells if cell.step == step and not cell.variant]
     methods = list(dict.fromkeys(cell.method for cell in kept))
     title = f"{step}: diverging runs, all radii"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("cause", no_wrap=True)
-    for method in methods:
-        table.add_column(method.replace("_", " "), justify="right")
+    table = _table(title, ("cause",), [method.replace("_", " ") for method in methods])
     for cause in report.causes:
         cells = [_count(kept, cause, method) for method in methods]
         table.add_row(cause + (" *" if cause in report.aside else ""), *cells)
@@ -51,14 +48,10 @@ def _count(cells: Sequence[Cell], cause: str, method: str) -> str:
 
 
 def _totals(report: LabReport, step: str) -> Table:
-    table = Table(
-        title=f"{step}: all causes of the goal, ± standard error over seeds",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("method", no_wrap=True)
-    for name in ("radius", "diverged", "regret × 1000", "norm", "range used", "returning"):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = f"{step}: all causes of the goal, ± standard error over seeds"
+    heads = ("radius", "diverged", "regret × 1000", "norm", "range", "returning")
+    table = _table(title, ("method",), heads)
+    table.caption = "range: used of the certified width; returning: calibration of returning ads"
     for total in report.totals:
         if total.step == step:
             table.add_row(*_total_cells(total))
@@ -72,31 +65,24 @@ def _total_cells(total: Total) -> tuple[str, ...]:
         name,
         ("sweep" if total.radius is None else f"{total.radius:g}") if has_radius else "",
         f"{total.diverged}/{total.runs}",
-        figure(total.regret, 1000, 2),
+        estimate(total.regret, 1000, 2),
         "not finite" if total.norm_ratio is None else f"{total.norm_ratio:.3g}",
-        figure(total.range_share, 1, 3),
-        figure(total.returning, 1, 3),
+        _mean(total.range_share),
+        _mean(total.returning),
     )
 
 
 def _differences(report: LabReport) -> Table:
-    table = Table(
-        title="regret × 1000 of augmented minus other, paired by seed; minus: augmented is better",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for name in ("step", "other"):
-        table.add_column(name, no_wrap=True)
-    for name in ("all runs", "where neither diverged"):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = "regret × 1000 of augmented minus other, paired by seed; minus: augmented is better"
+    table = _table(title, ("step", "other"), ("all runs", "where neither diverged"))
     for one in report.differences:
         other = one.other.replace("_", " ") + (f", {one.variant}" if one.variant else "")
-        cells = figure(one.all_runs, 1000, 3), figure(one.survivors, 1000, 3)
+        cells = estimate(one.all_runs, 1000, 3), estimate(one.survivors, 1000, 3)
         table.add_row(one.step, other, *cells)
     return table
 
 
-def figure(value: Estimate | None, factor: float, digits: int) -> str:
+def estimate(value: Estimate | None, factor: float, digits: int) -> str:
     """A mean and its standard error, multiplied; a dash where there is none."""
     if value is None:
         return "–"
@@ -104,11 +90,25 @@ def figure(value: Estimate | None, factor: float, digits: int) -> str:
     return f"{factor * value.mean:.{digits}f}{error}"
 
 
+def _mean(value: Estimate | None) -> str:
+    return "–" if value is None else f"{value.mean:.3f}"
+
+
+def _table(title: str, texts: Sequence[str], figures: Sequence[str]) -> Table:
+    """Columns of text, then of figures; in a narrow terminal texts wrap and figures are not cut."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0)
+    for name in texts:
+        table.add_column(name, overflow="fold")
+    for name in figures:
+        longest = max(map(len, name.split()))
+        table.add_column(name, justify="right", overflow="fold", min_width=longest)
+    return table
+
+
 def show_tried(tried: Sequence[Tried], console: Console) -> None:
     """Every setting that the tuning tried, best first, and whether the best is the constant."""
-    table = Table(title="tuning: mean regret × 1000", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("step", "method", "setting", "regret", "diverged"):
-        table.add_column(name, no_wrap=True)
+    names = ("step", "method", "setting")
+    table = _table("tuning: mean regret × 1000", names, ("regret", "diverged"))
     for one in tried:
         setting = ", ".join(f"{name} {value:g}" for name, value in one.setting.items())
         cells = (one.step, one.method, setting, f"{1000 * one.regret:.2f}", f"{one.diverged:.0%}")

@@ -13,7 +13,6 @@ from jobs.lab.methods import Trial, settings_of
 from jobs.lab.traffic import Chunk, Traffic
 from models.certificate import score_range
 from models.constraints import Radii, norm_ratios, project
-from models.interactions import variances
 from models.offset import BIAS_VARIANCE, Model, State, Table, genesis, sigmoid
 from models.trainer import TrainerSettings, train
 from models.types import Float32s, Float64s
@@ -98,9 +97,7 @@ class _Line:
         predicted = sigmoid(self.served.score(chunk.batch.user, chunk.batch.ad))
         self._judge(number, chunk, predicted)
         if self.traffic.regime.resets:
-            self.state = with_first_accumulators(
-                self.state, self.settings, self.traffic.regime.strikes_all
-            )
+            self.state = with_first_accumulators(self.state, self.traffic.regime.strikes_all)
         self.state = train(self.state, chunk.batch, self.traffic.schema, self.settings).state
         if self.trial.method == "chunk_projection":
             self.state = projected(self.state, self.settings.radii)
@@ -194,23 +191,16 @@ def _inside(table: Table, radius: float) -> Table:
     return replace(table, latent=(table.latent * factor[:, None]).astype(np.float32))
 
 
-def with_first_accumulators(state: State, settings: TrainerSettings, everywhere: bool) -> State:
+def with_first_accumulators(state: State, everywhere: bool) -> State:
     """The state with latent accumulators as they were at birth; `everywhere`: all of them."""
-    ads = variances(state.interactions, state.ad.feature.astype(np.int64), settings.shape)
-    user = _reset(state.user, settings.user_latent_variance, settings, everywhere)
-    ad = _reset(state.ad, ads, settings, everywhere)
+    user, ad = _reset(state.user, everywhere), _reset(state.ad, everywhere)
     precision = 1.0 / BIAS_VARIANCE if everywhere else state.bias_precision
     return replace(state, user=user, ad=ad, bias_precision=precision)
 
 
-def _reset(
-    table: Table, variance: Float32s | float, settings: TrainerSettings, everywhere: bool
-) -> Table:
-    scale = float(settings.keeps_precisions)
-    latent = np.full_like(table.latent_precision, 1.0) * np.float32(scale) / variance
-    # The prior's part of a main effect's precision is 0 where accumulators are sums of gradients.
-    main = table.main_prior.copy() if everywhere else table.main_precision
-    return replace(table, latent_precision=latent, main_precision=main)
+def _reset(table: Table, everywhere: bool) -> Table:
+    main = np.zeros_like(table.main_evidence) if everywhere else table.main_evidence
+    return replace(table, latent_evidence=np.zeros_like(table.latent_evidence), main_evidence=main)
 
 
 def _trace(rows: list[tuple[float, ...]], chunks: int) -> Trace:

@@ -6,21 +6,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 
-from jobs.replay.chart import Dot, Dots, Mark, Series, chart, dots, figure, strip
-from jobs.replay.markup import (
-    STYLE,
-    Row,
-    counts,
-    difference,
-    held,
-    quality_table,
-    section,
-    table,
-)
+from jobs.pages.axes import dated
+from jobs.pages.charts import Dot, Dots, Line, Mark, chart, dots, middle, strip
+from jobs.pages.markup import document, figure, row, section, table
+from jobs.replay.quality_table import Row, counts, difference, held, quality_table
 from jobs.replay.report import Age, AgeGroup, BidGroup, Frozen, Quality, ReplayReport
 
-_MODEL, _PLAIN = ("a", "model"), ("b", "main effects only")
-_FROZEN_COLOURS = "de"
+_MODEL, _PLAIN = ("blue", "model"), ("orange", "main effects only")
+_FROZEN_COLOURS = ("magenta", "gold")
+_VERDICT_COLOURS = {"accepted": "good", "repaired": "warn", "refused": "bad"}
 _TOLERATED = (0.97, 1.03)
 _HOLDS = "✓: within 0.97–1.03 or within two standard errors of 1; ✗: neither."
 _WHISKERS = (
@@ -36,7 +30,6 @@ _AGES: dict[Age, tuple[str, str]] = {
 
 def page(report: ReplayReport) -> str:
     """The whole HTML page of a replay."""
-    title = f"Replay of {escape(report.log)}, label {escape(report.label)}"
     sections = (
         _totals(report),
         *_curves(report),
@@ -46,12 +39,8 @@ def page(report: ReplayReport) -> str:
         _norms(report),
         _verdicts(report),
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body>"
-        f"<h1>{title}</h1><p>{_summary(report)}</p>{''.join(sections)}</body></html>\n"
-    )
+    title = f"Replay of {report.log}, label {report.label}"
+    return document(title, _summary(report), sections)
 
 
 def _summary(report: ReplayReport) -> str:
@@ -84,20 +73,20 @@ def _curves(report: ReplayReport) -> tuple[str, str, str]:
     curves = report.curves
     times = [_seconds(time) for time in curves.time]
     window = f"Over a trailing window of {curves.window:,} events."
-    loss = chart(
+    loss = _over_time(
         times,
         (
-            Series("c", "running rate", curves.log_loss_running_rate),
-            Series(*_PLAIN, curves.log_loss_main_effects),
-            Series(*_MODEL, curves.log_loss),
+            _ending("grey", "running rate", curves.log_loss_running_rate),
+            _ending(*_PLAIN, curves.log_loss_main_effects),
+            _ending(*_MODEL, curves.log_loss),
         ),
     )
-    order = chart(
+    order = _over_time(
         times,
-        (Series(*_PLAIN, curves.auc_main_effects), Series(*_MODEL, curves.auc)),
+        (_ending(*_PLAIN, curves.auc_main_effects), _ending(*_MODEL, curves.auc)),
         mark=0.5,
     )
-    fit = chart(times, (Series(*_MODEL, curves.calibration),), mark=1.0)
+    fit = _over_time(times, (_ending(*_MODEL, curves.calibration),), mark=1.0)
     return (
         section("Log loss", f"{window} Lower is better.", loss),
         section("AUC", f"{window} 0.5 is chance, 1 is a perfect order.", order),
@@ -169,11 +158,14 @@ def _bid_row(number: int, group: BidGroup) -> str:
     low, high = _money(group.low_micros), _money(group.high_micros)
     bids = low if low == high else f"{low}–{high}"
     fit = group.model
-    return (
-        f"<tr><td>{number}: {bids}</td><td>{fit.events:,}</td><td>{fit.predicted_clicks:,.1f}</td>"
-        f"<td>{fit.clicks:,}</td><td>{figure(fit.calibration, 3)}{held(fit)}"
-        f"<small>± {2 * fit.calibration_error:.3f}</small></td></tr>"
+    cells = (
+        f"{number}<small>{bids}</small>",
+        f"{fit.events:,}",
+        f"{fit.predicted_clicks:,.1f}",
+        f"{fit.clicks:,}",
+        f"{figure(fit.calibration, 3)}{held(fit)}<small>± {2 * fit.calibration_error:.3f}</small>",
     )
+    return row(cells)
 
 
 def _frozen(report: ReplayReport) -> tuple[str, ...]:
@@ -184,10 +176,10 @@ def _frozen(report: ReplayReport) -> tuple[str, ...]:
     window = f"over a trailing window of {curves.window:,} events"
     kept = list(zip(_FROZEN_COLOURS, report.frozen, strict=False))[::-1]
     loss = [
-        Series(colour, _frozen_name(item), _minus(item.log_loss, curves.log_loss))
+        _ending(colour, _frozen_name(item), _minus(item.log_loss, curves.log_loss))
         for colour, item in kept
     ]
-    order = [Series(colour, _frozen_name(item), item.auc) for colour, item in kept]
+    order = [_ending(colour, _frozen_name(item), item.auc) for colour, item in kept]
     rows = quality_table([_frozen_rows(item) for item in report.frozen])
     return (
         section(
@@ -195,12 +187,12 @@ def _frozen(report: ReplayReport) -> tuple[str, ...]:
             "What updating is worth: the log loss of a model that was taken out of training part "
             f"of the way and left as it was, minus that of the one that goes on learning, {window}."
             " Above 0 updating helps.",
-            chart(times, loss, mark=0.0) + rows,
+            _over_time(times, loss, mark=0.0) + rows,
         ),
         section(
             "Frozen and updated: AUC",
             f"How the order of ads ages in a model that no longer learns, {window}.",
-            chart(times, (*order, Series("a", "updated", curves.auc))),
+            _over_time(times, (*order, _ending("blue", "updated", curves.auc))),
         ),
     )
 
@@ -227,9 +219,8 @@ def _norms(report: ReplayReport) -> str:
     times = [_seconds(chunk.start) for chunk in report.chunks]
     raw = [chunk.max_raw_norm_ratio for chunk in report.chunks]
     served = [chunk.max_norm_ratio for chunk in report.chunks]
-    drawn = chart(
-        times, (Series("b", "trainer's raw state", raw), Series("a", "served", served)), 1
-    )
+    lines = (_ending("orange", "trainer's raw state", raw), _ending("blue", "served", served))
+    drawn = _over_time(times, lines, mark=1.0)
     note = "Largest norm of a latent vector over its radius. What serves never exceeds 1."
     return section("Norms against their radii", note, drawn)
 
@@ -239,13 +230,23 @@ def _verdicts(report: ReplayReport) -> str:
     marks = [
         Mark(
             _seconds(chunk.start),
-            chunk.verdict,
+            _VERDICT_COLOURS[chunk.verdict],
             "; ".join((f"{chunk.start} {chunk.verdict}", *chunk.reasons)),
         )
         for chunk in report.chunks
     ]
-    drawn = strip(marks, [(name, name) for name in ("accepted", "repaired", "refused")])
+    drawn = strip(marks, [(colour, name) for name, colour in _VERDICT_COLOURS.items()])
     return section("The gate's verdicts", f"{told}. A refused chunk is skipped.", drawn)
+
+
+def _ending(colour: str, name: str, values: Sequence[float | None]) -> Line:
+    """A line whose name tells its last value too."""
+    last = next((value for value in reversed(values) if value is not None), None)
+    return Line(colour, f"{name} {figure(last, 3)}", values)
+
+
+def _over_time(times: Sequence[float], lines: Sequence[Line], mark: float | None = None) -> str:
+    return chart(times, lines, dated(times), within=middle(lines), mark=mark)
 
 
 def _auc(quality: Quality) -> Dot:

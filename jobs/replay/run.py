@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jobs.logfile import Log, chunk_ms
+from jobs.output import write_page, write_report
 from jobs.replay.frozen import FrozenModels
 from jobs.replay.line import Line, MainEffects
 from jobs.replay.page import page
@@ -19,13 +18,9 @@ from jobs.replay.predictions import Predictions
 from jobs.replay.report import ChunkReport, ReplayReport
 from jobs.replay.summary import About, chunk_report, summarise
 from jobs.replay.table import tables
-from models.errors import InvalidInput, SchemaInvalid
+from models.errors import SchemaInvalid
 from models.features import Schema, load_schema
 from models.trainer import TrainerSettings
-
-
-class ReportUnwritable(InvalidInput):
-    """A file that was asked for and that could not be written at the end."""
 
 
 def run(
@@ -40,19 +35,18 @@ def run(
     """Replay `log`, print the result, write the JSON report and the page; returns the exit code.
 
     Raises `SchemaInvalid` for the features file, `LogInvalid` for the log or the chunk's length,
-    `ReportUnwritable` before anything is replayed.
+    `ReportUnwritable` at the end.
     """
     schema, length_ms = _schema(features), chunk_ms(chunk)
-    check_writable("--report", report)
-    check_writable("--html", html)
     console = Console()
     with Log(log, schema, label) as opened, _progress(console) as bar:
         task = bar.add_task(log.name, total=opened.chunk_count(length_ms))
         result = replay(opened, schema, chunk, seed, lambda: bar.advance(task))
     for table in tables(result):
         console.print(table)
-    _write(report, msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
-    _write(html, page(result).encode())
+    write_report(report, result)
+    if html is not None:
+        write_page(html, page(result))
     return 0
 
 
@@ -65,30 +59,9 @@ def _schema(path: Path) -> Schema:
         raise SchemaInvalid(f"{path}{place}", error.value, error.limit, error.remedy) from error
 
 
-def check_writable(option: str, path: Path | None) -> None:
-    """Make the folder of a file that is written at the end. Raises `ReportUnwritable`."""
-    if path is None:
-        return
-    remedy = "Give the path of a file in a folder that you may write to."
-    if path.is_dir():
-        raise ReportUnwritable(option, str(path), "it is a folder", remedy)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        limit = f"its folder cannot be made ({error.strerror})"
-        raise ReportUnwritable(option, str(path), limit, remedy) from error
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ReportUnwritable(option, str(path), "it cannot be written", remedy)
-
-
 def _progress(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TextColumn("chunks"), TimeRemainingColumn(), console=console)
-
-
-def _write(path: Path | None, content: bytes) -> None:
-    if path is not None:
-        path.write_bytes(content)
 
 
 def replay(

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from models.errors import InvalidInput
-from models.types import Float32s, Float64s, Int64s
+from models.types import Bytes, Float32s, Float64s, Int64s
 
 Step = Literal["curvature", "linear", "adagrad", "published"]
 Constraint = Literal["none", "dual", "augmented", "projection", "clipping"]
@@ -23,13 +23,21 @@ PRECISION_STEPS: frozenset[Step] = frozenset(("curvature", "linear"))
 
 
 class Parameters(NamedTuple):
-    """One side's parameters, written in place (`dual` is only read); see `offset.Table`."""
+    """One side's parameters; see `offset.Table`.
+
+    The first four are written in place. `latent_prior`, float32 [features, width], and
+    `main_prior`, float32 [features]: the prior precision of each entry of a feature's values, zeros
+    for the steps that keep sums of gradients.
+    """
 
     latent: Float32s
     main: Float32s
-    latent_precision: Float32s
-    main_precision: Float32s
+    latent_evidence: Float32s
+    main_evidence: Float32s
     dual: Float32s
+    feature: Bytes
+    latent_prior: Float32s
+    main_prior: Float32s
 
 
 class Values(NamedTuple):
@@ -134,7 +142,7 @@ def check(
         ("ad", ad, ad_values, shape.dimensions, shape.ad_features),
     )
     for side, parameters, values, width, features in sides:
-        _check_parameters(side, parameters, width)
+        _check_parameters(side, parameters, features, width)
         _check_values(side, values, len(parameters.main), features * len(label))
 
 
@@ -146,11 +154,14 @@ def _check_label(label: Float32s) -> None:
         raise InvalidInput(at, float(label[wrong[0]]), "a label is 0 or 1", "Mend the row.")
 
 
-def _check_parameters(side: str, parameters: Parameters, width: int) -> None:
+def _check_parameters(side: str, parameters: Parameters, features: int, width: int) -> None:
     n = len(parameters.main)
-    for name, array in zip(Parameters._fields, parameters, strict=True):
-        shape = (n, width) if name.startswith("latent") else (n,)
-        _check_array(f"{side}.{name}", array, np.float32, shape)
+    for name in Parameters._fields:
+        array: Float32s | Bytes = getattr(parameters, name)
+        rows = features if name.endswith("prior") else n
+        shape = (rows, width) if name.startswith("latent") else (rows,)
+        dtype: type[np.generic] = np.uint8 if name == "feature" else np.float32
+        _check_array(f"{side}.{name}", array, dtype, shape)
 
 
 def _check_values(side: str, values: Values, rows: int, cells: int) -> None:
@@ -177,7 +188,7 @@ def _check_pointers(side: str, values: Values) -> None:
 
 def _check_array(
     field: str,
-    array: Float32s | Int64s,
+    array: Float32s | Int64s | Bytes,
     dtype: type[np.generic],
     shape: tuple[int, ...],
 ) -> None:

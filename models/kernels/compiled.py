@@ -30,7 +30,7 @@ from models.kernels import Parameters, Rule, Shape, Values
 from models.kernels.lookup import resolve
 from models.types import Float32s, Float64s, Int64s
 
-__all__ = ["learn", "resolve"]
+__all__ = ["learn", "resolve", "score"]
 
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _AHEAD = 2
@@ -78,16 +78,49 @@ def learn(
     scores: Float32s,
 ) -> None:
     """See `kernels.Kernel.learn`."""
-    counts = (*shape, rule.step, rule.constraint, rule.shrink)
     sides = (user, ad, user_values, ad_values)
+    _run(shape, rule, sides, label, bias, scores, learns=True)
+
+
+def score(
+    shape: Shape,
+    rule: Rule,
+    user: Parameters,
+    ad: Parameters,
+    user_values: Values,
+    ad_values: Values,
+    bias: float,
+    scores: Float32s,
+) -> None:
+    """Write `scores` as `learn` does, of parameters that stay as they are.
+
+    It is the same compiled code, left early at each event. Of `rule` only the codes count: those
+    that `learn` is called with need no compilation of their own.
+    """
+    sides, biases = (user, ad, user_values, ad_values), np.array([bias, 1.0])
+    _run(shape, rule, sides, np.zeros(len(scores), np.float32), biases, scores, learns=False)
+
+
+def _run(
+    shape: Shape,
+    rule: Rule,
+    sides: tuple[Parameters, Parameters, Values, Values],
+    label: Float32s,
+    bias: Float64s,
+    scores: Float32s,
+    *,
+    learns: bool,
+) -> None:
+    counts = (*shape, rule.step, rule.constraint, rule.shrink)
     _learn(
         *((None,) * count for count in counts),
         Rule(*map(np.float32, rule)),  # type: ignore[arg-type]  # numba takes it for any numbers
         *sides,
-        _scratch(shape, user_values, ad_values),
+        _scratch(shape, *sides[2:]),
         label,
         bias,
         scores,
+        learns,
     )
 
 
@@ -138,11 +171,14 @@ def _prefetch(_context, array, row):
 
 
 @_inline
-def _rate(step, rule, accumulator, gradient):
-    """A parameter's step per unit of slope; sums of gradients decide it with the present one in."""
+def _rate(step, rule, known, gradient):
+    """A parameter's step per unit of slope, from its precision or sum of gradients.
+
+    Sums of gradients decide it with the present one in.
+    """
     if len(step) <= 1:
-        return np.float32(1.0) / accumulator
-    total = accumulator + _growth(step, gradient, np.float32(0.0), np.float32(0.0))
+        return np.float32(1.0) / known
+    total = known + _growth(step, gradient, np.float32(0.0), np.float32(0.0))
     if len(step) == 2:
         return rule.learning_rate / np.sqrt(rule.alpha + total)
     return rule.learning_rate / (rule.alpha + total**rule.beta)
@@ -205,9 +241,9 @@ def _fetch_side(side, i):
     for n in range(side.values.ptr[i * side.features], side.values.ptr[(i + 1) * side.features]):
         row = side.values.rows[n]
         _prefetch(table.latent, row)
-        _prefetch(table.latent_precision, row)
+        _prefetch(table.latent_evidence, row)
         _prefetch(table.main, row)
-        _prefetch(table.main_precision, row)
+        _prefetch(table.main_evidence, row)
 
 
 @_inline
@@ -242,12 +278,13 @@ def _gather_side(side, i):
 
 
 @_inline
-def _aim(step, rule, width, precision, row, share, e, slope, at, moves, move):
+def _aim(step, rule, width, table, row, k, share, e, slope, at, moves, move):
     """Each entry's move for e = 1 at `moves[move]`; returns their part of V."""
     total = np.float32(0.0)
     for t in range(width):
         j = share * slope[at, t]
-        q = j * _rate(step, rule, precision[row, t], e * j)
+        known = table.latent_prior[k, t] + table.latent_evidence[row, t]
+        q = j * _rate(step, rule, known, e * j)
         moves[move, t] = q
         total += j * q
     return total
@@ -265,16 +302,15 @@ def _aim_side(step, constraint, rule, side, i, e):
         for n in range(first, last):
             row = side.values.rows[n]
             V += _aim(
-                step, rule, width, table.latent_precision, row, share, clipped, side.slope, at,
-                side.moves, move,
-            )  # fmt: skip
-            V += share * share / table.main_precision[row]
+                step, rule, width, table, row, k, share, clipped, side.slope, at, side.moves, move
+            )
+            V += share * share / (table.main_prior[k] + table.main_evidence[row])
             move += 1
     return V
 
 
 @_inline
-def _move(step, width, latent, precision, row, share, e, h, distance, slope, at, moves, move):
+def _move(step, width, latent, evidence, row, share, e, h, distance, slope, at, moves, move):
     """Move one vector and grow its accumulators; returns its squared norm."""
     square = np.float32(0.0)
     for t in range(width):
@@ -282,12 +318,12 @@ def _move(step, width, latent, precision, row, share, e, h, distance, slope, at,
         latent[row, t] = moved
         square += moved * moved
         j = share * slope[at, t]
-        precision[row, t] += _growth(step, e * j, j, h)
+        evidence[row, t] += _growth(step, e * j, j, h)
     return square
 
 
 @_inline
-def _constrain(step, constraint, shrink, rule, side, row, square):
+def _constrain(step, constraint, shrink, rule, side, k, row, square):
     """Shrink by μ, or project, a vector that has just moved to squared norm `square`."""
     one, latent = np.float32(1.0), side.table.latent
     ratio = square / (side.radius * side.radius)
@@ -299,8 +335,8 @@ def _constrain(step, constraint, shrink, rule, side, row, square):
     if weight > 0.0:
         strength = weight * rule.step_size * rule.latent_step
         for t in range(side.width):
-            precision = side.table.latent_precision[row, t]
-            pull = strength * _rate(step, rule, precision, np.float32(0.0))
+            known = side.table.latent_prior[k, t] + side.table.latent_evidence[row, t]
+            pull = strength * _rate(step, rule, known, np.float32(0.0))
             latent[row, t] *= one / (one + pull) if len(shrink) == 0 else one - pull
     elif len(constraint) == 3 and ratio > one:
         factor = one / np.sqrt(ratio)
@@ -321,13 +357,14 @@ def _move_side(step, constraint, shrink, rule, side, i, e, h):
         for n in range(first, last):
             row = side.values.rows[n]
             square = _move(
-                step, width, table.latent, table.latent_precision, row, share, clipped, h,
+                step, width, table.latent, table.latent_evidence, row, share, clipped, h,
                 distance, side.slope, at, side.moves, move,
             )  # fmt: skip
-            _constrain(step, constraint, shrink, rule, side, row, square)
-            before, gradient = table.main_precision[row], e * share
-            table.main[row] -= gradient * rule.step_size * _rate(step, rule, before, gradient)
-            table.main_precision[row] = before + _growth(step, gradient, share, h)
+            _constrain(step, constraint, shrink, rule, side, k, row, square)
+            evidence, gradient = table.main_evidence[row], e * share
+            known = table.main_prior[k] + evidence
+            table.main[row] -= gradient * rule.step_size * _rate(step, rule, known, gradient)
+            table.main_evidence[row] = evidence + _growth(step, gradient, share, h)
             move += 1
 
 
@@ -374,7 +411,7 @@ def _surprise(step, score, p, V, y):
 @njit(cache=True, **_OPTIONS)
 def _learn(
     K, A, o, s, step, constraint, shrink, rule, user, ad, user_values, ad_values, scratch, label,
-    bias, scores,
+    bias, scores, learns,
 ):  # fmt: skip
     """The event loop. K, A, o, s, step and the like are tuples of that length, see the module."""
     d = (len(K) - 1) * len(o) + len(s)
@@ -393,6 +430,8 @@ def _learn(
         _combine(K, o, s, block, slope, vector, nu)
         inner = _inner(D, nu, vector)
         scores[i, 0], scores[i, 1] = score, inner
+        if not learns:
+            continue
         score += inner
         p = 1.0 / (1.0 + np.exp(-np.float64(score)))
         e = np.float32(p - label[i])

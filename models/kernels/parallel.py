@@ -40,7 +40,8 @@ HOT = 512
 _SAMPLE = 17
 """One value of so many is counted to find the hot rows: a number of features would miss some."""
 
-_PAIRS = (("latent", "latent_precision"), ("main", "main_precision"))
+_PAIRS = (("latent", "latent_evidence"), ("main", "main_evidence"))
+_PRIORS = ("latent_prior", "main_prior")
 
 Pair = tuple[Float32s | Float64s, Float32s | Float64s]
 """Parameters and their accumulators."""
@@ -150,15 +151,16 @@ class _Bias:
     def end(self, thread: int, own: Float64s) -> None:
         """Merge the thread's copy."""
         now, before, copy = ((one[:1], one[1:]) for one in (self.values, self.before[thread], own))
-        self.values[:] = np.concatenate(merged(now, before, copy, self.is_precise))
+        prior = np.zeros(1) if self.is_precise else None
+        self.values[:] = np.concatenate(merged(now, before, copy, prior))
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
     """One side's table and values, as each thread sees them.
 
-    `hot`: the rows of which thread t has copies, from row `first + t · HOT` on; `numbers`: for each
-    thread the row number of every row.
+    `hot`: the rows of which thread t has copies, from row `first + t · HOT` on; `priors`: the prior
+    precisions of these rows' parameters; `numbers`: for each thread the row number of every row.
     """
 
     table: Parameters
@@ -166,7 +168,7 @@ class _Side:
     features: int
     hot: Int64s
     first: int
-    is_precise: bool
+    priors: Sequence[Float32s | None]
     numbers: Sequence[Int64s]
     before: dict[int, list[Pair]] = field(default_factory=dict)
 
@@ -185,9 +187,10 @@ class _Side:
 
     def end(self, thread: int) -> None:
         """Merge the thread's copies."""
-        for names, before in zip(_PAIRS, self.before[thread], strict=True):
+        parts = zip(_PAIRS, self.before[thread], self.priors, strict=True)
+        for names, before, prior in parts:
             now, own = self._pair(names, self.hot), self._pair(names, self._home(thread))
-            self._write(names, self.hot, merged(now, before, own, self.is_precise))
+            self._write(names, self.hot, merged(now, before, own, prior))
 
     def _home(self, thread: int) -> slice:
         start = self.first + thread * HOT
@@ -207,7 +210,9 @@ def _side(
     rows = len(table.main) - room(threads)
     counts = np.bincount(values.rows[::_SAMPLE], minlength=rows)
     most = np.argpartition(counts, rows - HOT)[rows - HOT :] if rows > HOT else np.arange(rows)
-    side = _Side(table, values, features, np.sort(most), rows, is_precise, [])
+    hot = np.sort(most)
+    priors = [getattr(table, name)[table.feature[hot]] if is_precise else None for name in _PRIORS]
+    side = _Side(table, values, features, hot, rows, priors, [])
     numbers = [np.arange(rows) for _ in range(threads)]
     for thread, number in enumerate(numbers):
         home = side._home(thread)
@@ -216,12 +221,14 @@ def _side(
     return replace(side, numbers=numbers)
 
 
-def merged(now: Pair, before: Pair, own: Pair, is_precise: bool) -> Pair:
+def merged(now: Pair, before: Pair, own: Pair, prior: Float32s | Float64s | None) -> Pair:
     """A parameter and its accumulator with what a thread learned on a copy from `before` on.
 
-    `now`: as other threads have left them since; `own`: the copy.
+    `now`: as other threads have left them since; `own`: the copy; `prior`: the prior's part of the
+    precisions, None where accumulators are sums of gradients.
     """
     after = now[1] + (own[1] - before[1])
-    if not is_precise:
+    if prior is None:
         return now[0] + (own[0] - before[0]), after
-    return (now[0] * now[1] + (own[0] * own[1] - before[0] * before[1])) / after, after
+    told, of_now, of_before = (pair[0] * (prior + pair[1]) for pair in (own, now, before))
+    return (of_now + (told - of_before)) / (prior + after), after

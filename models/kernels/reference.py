@@ -1,11 +1,14 @@
 """The training loop in slow NumPy, one event after the other: what the compiled one must equal.
 
-Letters: j = ∂s/∂θ, e = p − y, π an accumulator, V = Σ j²/π over every parameter of the event, h the
+Letters: j = ∂s/∂θ, e = p − y, π a precision, the prior's and the
+evidence's, or a sum of gradients, V = Σ j²/π over every parameter of the event, h the
 information that the event adds for j = 1, η a parameter's step per unit of gradient, μ a norm
 constraint's multiplier, r a radius.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 
@@ -106,13 +109,15 @@ def _update(rule: Rule, parts: list[Part], bias: Float64s, s: float, y: float) -
         share = 1.0 / len(rows)
         for row in rows:
             one = slice(row, row + 1)
-            main, accumulator = parameters.main[one], parameters.main_precision[one]
-            _move(rule, main, accumulator, share, e, h)
-            latent, accumulator = parameters.latent[row], parameters.latent_precision[row]
+            feature = parameters.feature[row]
+            main, evidence = parameters.main[one], parameters.main_evidence[one]
+            _move(rule, main, evidence, parameters.main_prior[feature], share, e, h)
+            latent, evidence = parameters.latent[row], parameters.latent_evidence[row]
+            prior = parameters.latent_prior[feature]
             j = slope * np.float32(share)
-            _move(rule, latent, accumulator, j, _clipped(rule, e, j), h, rule.latent_step)
-            _constrain(rule, latent, accumulator, float(parameters.dual[row]), radius)
-    _move(rule, bias[:1], bias[1:], 1.0, e, h)
+            _move(rule, latent, evidence, prior, j, _clipped(rule, e, j), h, rule.latent_step)
+            _constrain(rule, latent, evidence + prior, float(parameters.dual[row]), radius)
+    _move(rule, bias[:1], bias[1:], 0.0, 1.0, e, h)
 
 
 def _surprise(
@@ -154,20 +159,28 @@ def landing(score: float, variance: float, y: float) -> float:
     return _sigmoid((low + high) / 2)
 
 
+def _total(parameters: Parameters, rows: Int64s, kind: Literal["main", "latent"]) -> Floats:
+    """The precisions of some rows: what data and prior say together."""
+    evidence: Floats = getattr(parameters, f"{kind}_evidence")[rows]
+    prior: Floats = getattr(parameters, f"{kind}_prior")[parameters.feature[rows]]
+    return evidence + prior
+
+
 def _uncertainty(parts: list[Part], bias: Float64s) -> float:
     """V, the score's prior variance."""
     total = 1.0 / float(bias[1])
     for parameters, rows, slope, _ in parts:
         share = 1.0 / len(rows)
-        total += float((share**2 / parameters.main_precision[rows]).sum())
-        total += float(((slope * share) ** 2 / parameters.latent_precision[rows]).sum())
+        total += float((share**2 / _total(parameters, rows, "main")).sum())
+        total += float(((slope * share) ** 2 / _total(parameters, rows, "latent")).sum())
     return total
 
 
 def _move(
     rule: Rule,
     values: Floats,
-    accumulator: Floats,
+    evidence: Floats,
+    prior: Floats | float,
     j: Floats | float,
     e: float,
     h: float,
@@ -175,11 +188,11 @@ def _move(
 ) -> None:
     """Step and grow, in place. The sums of gradients decide a step with the present one in."""
     if STEPS[rule.step] in PRECISION_STEPS:
-        values -= e * j * rule.step_size * factor * _rate(rule, accumulator)
-        accumulator += h * j * j
+        values -= e * j * rule.step_size * factor * _rate(rule, evidence + prior)
+        evidence += h * j * j
         return
-    accumulator += (e * j) ** 2 if STEPS[rule.step] == "adagrad" else np.abs(e * j)
-    values -= e * j * rule.step_size * factor * _rate(rule, accumulator)
+    evidence += (e * j) ** 2 if STEPS[rule.step] == "adagrad" else np.abs(e * j)
+    values -= e * j * rule.step_size * factor * _rate(rule, evidence + prior)
 
 
 def _rate(rule: Rule, accumulator: Floats) -> Floats:

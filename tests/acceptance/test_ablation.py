@@ -35,6 +35,13 @@ def test_markets_are_independent_seeds(tmp_path: Path) -> None:
     )
 
 
+def test_one_market_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One difference does not tell how they vary: null in the report, a word on the screen."""
+    assert run(None, None, "clicked", "1h", 1, 1000, tmp_path / "r.json") == 0
+    assert all(row["interval"] is None for row in checked(tmp_path / "r.json")["rows"])
+    assert "intervals take two seeds" in capsys.readouterr().out
+
+
 def test_a_log_is_the_same_for_every_seed(tmp_path: Path) -> None:
     """On a log the seeds differ only in first vectors: main effects do not see them."""
     report, features = tmp_path / "r.json", DATA / "features.toml"

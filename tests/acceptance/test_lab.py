@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import jsonschema
 import pytest
 
 from jobs.lab.run import run
+from tests.acceptance.pages import check_stands_alone
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,28 +54,8 @@ def test_steps_too_long_blow_up_only_what_is_free(report: dict) -> None:
     assert largest["projection"] <= 1.0001
 
 
-class _Assets(HTMLParser):
-    """Collects what a page would load or run, and its drawings."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.outside: list[str] = []
-        self.drawings = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note scripts, links and sources."""
-        if tag in ("script", "link", "img", "iframe") or any(name == "src" for name, _ in attrs):
-            self.outside.append(tag)
-        self.drawings += tag == "svg"
-
-
 @pytest.mark.usefixtures("report")
 def test_the_page_stands_alone(folder: Path) -> None:
     """Its charts are drawn in the page; nothing is loaded or run."""
     text = (folder / "page.html").read_text(encoding="utf-8")
-    assets = _Assets()
-    assets.feed(text)
-    assert assets.outside == []
-    assert assets.drawings == 5
-    assert "http" not in text
-    assert "prefers-color-scheme:dark" in text
+    check_stands_alone(text, drawings=5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from jobs.replay.run import run
 from models.errors import LogInvalid
+from tests.acceptance.pages import check_stands_alone
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
@@ -111,31 +111,11 @@ def test_a_replay_can_be_repeated(report: dict, tmp_path: Path) -> None:
         assert again["total"][name] == report["total"][name]
 
 
-class _Assets(HTMLParser):
-    """Collects what a page would load or run, and its drawings."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.outside: list[str] = []
-        self.drawings = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note scripts, links and sources."""
-        if tag in ("script", "link", "img", "iframe") or any(name == "src" for name, _ in attrs):
-            self.outside.append(tag)
-        self.drawings += tag == "svg"
-
-
 @pytest.mark.usefixtures("report")
 def test_the_page_stands_alone(folder: Path) -> None:
     """Nine charts, light and dark, no script and nothing from elsewhere."""
     text = (folder / "page.html").read_text(encoding="utf-8")
-    assets = _Assets()
-    assets.feed(text)
-    assert assets.outside == []
-    assert assets.drawings == 9
-    assert "http" not in text
-    assert "prefers-color-scheme:dark" in text
+    check_stands_alone(text, drawings=9)
 
 
 def test_a_log_without_clicks_has_no_auc(tmp_path: Path) -> None:

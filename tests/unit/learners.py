@@ -139,6 +139,8 @@ def arrays(state: State) -> dict[str, npt.NDArray[Any]]:
     return found | {
         "bias": np.array([state.bias, state.bias_precision]),
         "variance": interactions.variance,
+        "user.variance": state.user_variance,
+        "ad.variance": state.ad_variance,
         "weight": np.array([interactions.weight, interactions.precision]),
     }
 
@@ -164,4 +166,4 @@ def assert_sound(trained: Trained) -> None:
     assert ((trained.predicted >= 0) & (trained.predicted <= 1)).all()
     for name, array in arrays(trained.state).items():
         assert np.isfinite(array).all(), name
-        assert not name.endswith(("precision", "dual")) or (array >= 0).all(), name
+        assert not name.endswith(("precision", "evidence", "dual")) or (array >= 0).all(), name

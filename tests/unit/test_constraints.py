@@ -24,9 +24,6 @@ def table(rows: int, width: int, scale: float, seed: int = 0) -> Table:
         keys,
         keys % 2,
         generator.normal(0, scale, (rows, width)),
-        main_variance=np.ones(2),
-        latent_variance=1.0,
-        accumulates_precision=True,
     )
 
 

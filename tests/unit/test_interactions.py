@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from models.constraints import Radii, project
 from models.interactions import (
     FIRST_EFFECT,
+    MOST_CERTAIN,
     Interactions,
+    by_entry,
     first,
     groups,
     learned,
-    variances,
     weighed,
 )
 from models.kernels import Shape
@@ -35,14 +36,7 @@ SHAPE = Shape(user_features=3, ad_features=2, overlap=2, alone=4)
 def ad_table(rows: int) -> Table:
     """Ad values without evidence, features in turn."""
     features = np.arange(rows) % SHAPE.ad_features
-    return first_rows(
-        np.arange(rows),
-        features,
-        np.zeros((rows, SHAPE.dimensions)),
-        main_variance=np.ones(SHAPE.ad_features),
-        latent_variance=variances(first(SHAPE), features, SHAPE),
-        accumulates_precision=True,
-    )
+    return first_rows(np.arange(rows), features, np.zeros((rows, SHAPE.dimensions)))
 
 
 def test_groups_are_all_columns_once() -> None:
@@ -57,7 +51,7 @@ def test_evidence_widens_its_own_group_alone() -> None:
     table, columns = ad_table(40), groups(SHAPE)[2]
     told = table.feature == 1
     table.latent[told, columns] = np.random.default_rng(1).normal(0, 0.5, (20, 4))
-    table.latent_precision[told, columns] += 1e5
+    table.latent_evidence[told, columns] += 1e5
     found = learned(table, first(SHAPE), SHAPE, 1e9)
     assert found.variance[1, 2] == pytest.approx(0.25, rel=0.3)
     others = np.ones_like(found.variance, np.bool_)
@@ -66,28 +60,23 @@ def test_evidence_widens_its_own_group_alone() -> None:
 
 
 def test_what_the_data_said_stays_as_it_was() -> None:
-    """A new variance moves an entry's precision by the prior's part only, and keeps π·v."""
+    """A new variance moves an entry by what the prior changes, keeping π·v and the evidence."""
     table, columns = ad_table(40), groups(SHAPE)[1]
     table.latent[:, columns] = np.random.default_rng(2).normal(0, 0.4, (40, 4))
-    table.latent_precision[:, columns] += 300
+    table.latent_evidence[:, columns] += 300
     before = table.copy()
     found = learned(table, first(SHAPE), SHAPE, 1e9)
-    data = [
-        each.latent_precision - 1 / variances(of, each.feature.astype(np.int64), SHAPE)
+    told = [
+        each.latent * (each.latent_evidence + by_entry(1 / of.variance, SHAPE)[each.feature])
         for each, of in ((before, first(SHAPE)), (table, found))
     ]
-    np.testing.assert_allclose(data[1], data[0], rtol=1e-3, atol=0.5)
-    np.testing.assert_allclose(
-        table.latent * table.latent_precision, before.latent * before.latent_precision, rtol=1e-4
-    )
+    np.testing.assert_allclose(told[1], told[0], rtol=1e-4)
+    np.testing.assert_array_equal(table.latent_evidence, before.latent_evidence)
 
 
 def test_values_without_evidence_say_nothing_however_many() -> None:
-    """Rounding of float32 precisions does not add up to evidence over many rows."""
+    """Rounding does not add up to evidence over many rows."""
     table = ad_table(60_000)
-    table.latent_precision[:] *= np.float32(1) + np.random.default_rng(5).choice(
-        np.float32([-1e-7, 0, 1e-7]), table.latent_precision.shape
-    )
     found = learned(table, first(SHAPE), SHAPE, 1e9)
     np.testing.assert_allclose(found.variance, first(SHAPE).variance)
 
@@ -96,7 +85,7 @@ def test_no_vector_leaves_its_radius_by_a_new_variance() -> None:
     """A wider prior lets vectors grow up to the radius; one that was outside stays where it was."""
     table, columns = ad_table(40), groups(SHAPE)[2]
     table.latent[:, columns] = np.random.default_rng(4).normal(0, 0.5, (40, 4))
-    table.latent_precision[:, columns] += 200
+    table.latent_evidence[:, columns] += 200
     before = table.norms()
     found = learned(table, first(SHAPE), SHAPE, 1.0)
     assert found.variance[0, 2] > first(SHAPE).variance[0, 2]
@@ -148,6 +137,17 @@ def test_without_evidence_interactions_do_not_serve() -> None:
     broken = np.array([[0.0, np.nan]], np.float32)
     assert weighed(start, broken, np.ones(1, np.float32)) is start
     assert weighed(start, np.zeros((0, 2), np.float32), np.zeros(0, np.float32)).weight == 0.0
+
+
+def test_old_evidence_of_the_weight_is_forgotten() -> None:
+    """A market whose interactions have come to nothing is heard, however long they were right."""
+    found = first(SHAPE)
+    for seed in range(20):
+        found = weighed(found, *drawn(1.0, 20_000, seed))
+    assert found.precision == MOST_CERTAIN
+    for seed in range(3):
+        found = weighed(found, *drawn(0.0, 20_000, 100 + seed))
+    assert found.weight < 0.2
 
 
 def test_published_ad_vectors_carry_the_weight(schema: Schema, draw: Draw) -> None:

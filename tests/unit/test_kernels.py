@@ -45,9 +45,12 @@ def parameters(generator: np.random.Generator, rows: int, width: int) -> Paramet
     return Parameters(
         latent=generator.normal(0, 0.5, (rows, width)).astype(np.float32),
         main=generator.normal(0, 0.5, rows).astype(np.float32),
-        latent_precision=positive(rows, width),
-        main_precision=positive(rows),
+        latent_evidence=positive(rows, width),
+        main_evidence=positive(rows),
         dual=generator.uniform(0, 0.5, rows).astype(np.float32),
+        feature=np.arange(rows, dtype=np.uint8) // 3,
+        latent_prior=positive(rows // 3, width),
+        main_prior=positive(rows // 3),
     )
 
 
@@ -124,8 +127,8 @@ def test_a_surprise_lands_however_uncertain_the_model(label: int, precision: flo
         for kernel in (reference, compiled):
             sides = parameters(generator, 6, 2), parameters(generator, 3, 3)
             for side in sides:
-                side.latent[:] = side.main[:] = 0
-                side.main_precision[:] = 100
+                side.latent[:] = side.main[:] = side.main_prior[:] = 0
+                side.main_evidence[:] = 100
             bias = np.array([score, precision])
             one = Values(np.array([0, 3]), np.arange(3)), Values(np.array([0]), np.arange(2))
             y, scores = np.array([label], np.float32), np.zeros((1, 2), np.float32)

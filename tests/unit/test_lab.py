@@ -132,19 +132,19 @@ def test_a_hot_value_is_suddenly_in_most_events() -> None:
 
 def test_a_reset_spares_main_effects(learned: tuple[State, TrainerSettings]) -> None:
     """Latent accumulators are as at birth; those of main effects and the bias are not touched."""
-    state, settings = learned
-    reset = with_first_accumulators(state, settings, everywhere=False)
-    assert not reset.ad.latent_precision.any()
-    assert np.array_equal(reset.ad.main_precision, state.ad.main_precision)
+    state, _settings = learned
+    reset = with_first_accumulators(state, everywhere=False)
+    assert not reset.ad.latent_evidence.any()
+    assert np.array_equal(reset.ad.main_evidence, state.ad.main_evidence)
     assert reset.bias_precision == state.bias_precision
     assert np.array_equal(reset.ad.latent, state.ad.latent)
 
 
 def test_a_whole_reset_spares_nothing(learned: tuple[State, TrainerSettings]) -> None:
     """Accumulators of main effects and the bias are as at birth too."""
-    state, settings = learned
-    reset = with_first_accumulators(state, settings, everywhere=True)
-    assert not reset.user.main_precision.any()
+    state, _settings = learned
+    reset = with_first_accumulators(state, everywhere=True)
+    assert not reset.user.main_evidence.any()
     assert reset.bias_precision == 1 / BIAS_VARIANCE
 
 

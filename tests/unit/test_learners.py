@@ -17,9 +17,11 @@ from models import snapshot
 from models.cycle import genesis_snapshot, learn
 from models.features import Encoder, stack
 from models.index import AdSet
+from models.interactions import by_entry
 from models.kernels import Kernel, compiled, reference
 from models.metrics import losses
 from models.offset import Model, State, Table, sigmoid
+from models.priors import in_force
 from models.snapshot import Snapshot
 from models.trainer import TrainerSettings, train
 from models.types import Batch, Encoded, Float64s, Ragged, empty_batch
@@ -352,11 +354,24 @@ def slope(state: State, event: Batch, name: str, at: tuple[int, ...]) -> float:
     return (ends[0] - ends[1]) / (2 * step)
 
 
+def prior_precisions(rule: TrainerSettings, state: State) -> dict[str, Float64s]:
+    """Each parameter's prior precision; sums of gradients have none."""
+    scale, ads = float(rule.keeps_precisions), state.interactions.variance
+    user, ad = state.user.feature, state.ad.feature
+    return {
+        "user.latent": np.full((len(user), 1), scale / rule.user_latent_variance),
+        "user.main": scale / in_force(state.user_variance, rule.user_variance)[user],
+        "ad.latent": by_entry(scale / ads, rule.shape)[ad],
+        "ad.main": scale / in_force(state.ad_variance, rule.ad_variance)[ad],
+    }
+
+
 def paces(rule: TrainerSettings, before: State, after: State) -> dict[str, Float64s]:
     """What each step rule divides a gradient by; sums of gradients hold the present one already."""
-    found = arrays(before if rule.step in ("curvature", "linear") else after)
-    names = {name: f"{name}_precision" for name in parameters(before) if name != "bias"}
-    sums = {name: found[each].astype(np.float64) for name, each in names.items()}
+    found = arrays(before if rule.keeps_precisions else after)
+    names = {name: f"{name}_evidence" for name in parameters(before) if name != "bias"}
+    priors = prior_precisions(rule, before)
+    sums = {name: found[each] + priors[name] for name, each in names.items()}
     sums["bias"] = found["bias"][1:]
     if rule.step == "adagrad":
         return {name: np.sqrt(rule.alpha + each) for name, each in sums.items()}

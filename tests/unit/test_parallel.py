@@ -80,13 +80,15 @@ def test_few_events_are_learned_the_same_by_many_threads(
 def test_evidence_of_two_copies_adds_up() -> None:
     """Merged precisions and means are those of all observations together."""
     prior, first, second = (np.array([0.5]), np.array([2.0])), (3.0, 1.5), (7.0, -0.5)
+    of_prior = np.array([1.3])
 
     def informed(pair: tuple[np.ndarray, np.ndarray], seen: tuple[float, float]) -> tuple:
-        precision = pair[1] + seen[0]
-        return (pair[0] * pair[1] + seen[0] * seen[1]) / precision, precision
+        evidence = pair[1] + seen[0]
+        told = pair[0] * (of_prior + pair[1]) + seen[0] * seen[1]
+        return told / (of_prior + evidence), evidence
 
-    now = merged(prior, prior, informed(prior, first), True)
-    both = merged(now, prior, informed(prior, second), True)
+    now = merged(prior, prior, informed(prior, first), of_prior)
+    both = merged(now, prior, informed(prior, second), of_prior)
     np.testing.assert_allclose(both, informed(informed(prior, first), second), rtol=1e-12)
 
 
@@ -94,4 +96,4 @@ def test_gradient_sums_and_moves_of_two_copies_add_up() -> None:
     """Without precisions a parameter moves by the sum of its copies' moves."""
     before, own = (np.array([1.0]), np.array([4.0])), (np.array([1.5]), np.array([5.0]))
     now = np.array([0.8]), np.array([6.0])
-    np.testing.assert_allclose(merged(now, before, own, False), [[1.3], [7.0]])
+    np.testing.assert_allclose(merged(now, before, own, None), [[1.3], [7.0]])

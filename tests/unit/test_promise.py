@@ -34,7 +34,7 @@ from tests.unit.extremes import (
     users_of,
     users_of_several,
 )
-from tests.unit.learners import PARSED, events, run, shaped
+from tests.unit.learners import PARSED, copied, events, run, shaped
 
 Violation = Callable[[State], State]
 SHAPES = [(1, 0, 2), (1, 3, 3), (2, 2, 0), (3, 0, 2), (3, 1, 2), (5, 2, 1), (20, 1, 1)]
@@ -51,12 +51,11 @@ def table(keys: np.ndarray, feature: np.ndarray, width: int, size: float, seed: 
         keys=keys.astype(np.int64),
         latent=(size * rng.standard_t(2, (len(keys), width))).astype(np.float32),
         main=(size * rng.standard_t(2, len(keys))).astype(np.float32),
-        latent_precision=np.ones((len(keys), width), np.float32),
-        main_precision=one,
+        latent_evidence=np.ones((len(keys), width), np.float32),
+        main_evidence=one,
         dual=0 * one,
         touched_ms=np.zeros(len(keys), np.int64),
         feature=feature.astype(np.uint8),
-        main_prior=one,
     )
 
 
@@ -267,8 +266,9 @@ VIOLATIONS: dict[str, Violation] = {
     "an ad main effect that is not a number": forced("ad", "main", 1, value=np.nan),
 }
 CORRUPTIONS = VIOLATIONS | {
-    "a precision that is not a number": forced("ad", "latent_precision", 1, value=np.nan),
-    "precisions of zero": forced("user", "main_precision", value=0.0),
+    "evidence that is not a number": forced("ad", "latent_evidence", 1, value=np.nan),
+    "negative evidence": forced("user", "main_evidence", value=-1e3),
+    "evidence that takes all of the prior's": forced("user", "main_evidence", value=-10.0),
     "bias precision of zero": lambda state: replace(state, bias_precision=0.0),
     "duals that are not numbers": forced("user", "dual", value=np.nan),
     "infinite duals": forced("ad", "dual", value=np.inf),
@@ -322,3 +322,13 @@ def test_the_certified_range_is_not_much_wider_than_what_occurs() -> None:
     found, reach = extremes(published.model, catalog().features), published.reach
     assert reach.high - reach.bias < 2 * (found.high - reach.bias)
     assert reach.bias - reach.low < 2 * (reach.bias - found.low)
+
+
+def test_a_repair_that_costs_much_is_refused() -> None:
+    """One absurd creative must not silence all others: the incumbent rather serves on."""
+    last = Encoder(PARSED).encode_ad({"creative": 8}).ids[0]
+    state = copied(learned().state)
+    state.ad.main[state.ad.keys == last] = 40.0
+    candidate = cycle(replace(learned(), state=state), events(300, 3, ads=7), NARROW).candidate
+    failed = [check.name for check in candidate.manifest.verdict.checks if not check.passed]
+    assert "projection_loss" in failed

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jobs.replay.line import no_ads, seen
 from jobs.replay.predictions import Predictions
-from jobs.replay.run import ReportUnwritable, check_writable, run
+from jobs.replay.run import run
 from models.errors import SchemaInvalid
 from models.types import Batch, Ragged
 
@@ -66,16 +66,6 @@ def test_an_ad_keeps_the_features_it_last_had() -> None:
     second = seen(first, batch([3, 9], [[7], [8]]))
     assert second.ad_ids.tolist() == [3, 5, 9]
     assert _cells(second.features) == [[7], [3, 4], [8]]
-
-
-def test_unwritable_report_is_refused_before_the_replay(tmp_path: Path) -> None:
-    """A folder, or a file below a file, cannot be written; a folder that is missing is made."""
-    (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file" / "report.json"):
-        with pytest.raises(ReportUnwritable, match="--report"):
-            check_writable("--report", path)
-    check_writable("--report", tmp_path / "new" / "report.json")
-    assert (tmp_path / "new").is_dir()
 
 
 @pytest.mark.parametrize("text", ["version = ", "version = 1\nbogus = 1"])

@@ -46,9 +46,6 @@ def table(touched_ms: Int64s, width: int, seed: int) -> Table:
         rng.permutation(10 * n)[:n].astype(np.int64),
         rng.integers(0, 2, n),
         rng.normal(0, 0.3, (n, width)),
-        main_variance=np.ones(2),
-        latent_variance=1.0,
-        accumulates_precision=True,
     )
     drawn = {name: rng.random(n).astype(np.float32) for name in ("main", "dual")}
     return replace(rows, touched_ms=touched_ms, **drawn)

@@ -1,0 +1,1 @@
+"""What the pages of reports are made of: markup, style and charts, in one file and no script."""
