@@ -147,7 +147,7 @@ def _attempt(cycle: Cycle, start: State, settings: TrainerSettings, snapshot_id:
         published = publish(trained.state, cycle.ads, schema, settings.radii)
         window = _window(cycle, trained)
         probes = _probes(incumbent.probes, chunk)
-        moved = _publishing_moved(published, trained.state, cycle)
+        moved = _publishing_moved(published, trained.state, cycle, settings)
         evidence = _evidence(
             published, trained.state, _learned_model(incumbent), probes, schema, window, moved
         )
@@ -190,7 +190,9 @@ def _probes(probes: Batch, chunk: Batch) -> Batch:
     return filled
 
 
-def _publishing_moved(published: Published, state: State, cycle: Cycle) -> float:
+def _publishing_moved(
+    published: Published, state: State, cycle: Cycle, settings: TrainerSettings
+) -> float:
     """Log loss on the chunk of the published minus that of the raw model, 0 if they are one."""
     chunk = cycle.chunk
     if not len(chunk) or not (published.projection.count or published.shrink < 1):

@@ -85,7 +85,6 @@ class TrainerSettings:
     `learns_interactions` off stay at their first guess.
     `weighs_interactions`: whether interactions serve by the weight that they have earned, or in
     full, see `interactions`. `dual_rate`: ρ of the dual ascent; `dual_max`: the largest μ;
-    `touched_only`: whether μ changes only where the chunk had the value, or in every row.
     `violation_weight`: weight of the present violation in the augmented form. `shrink`: the form of
     the shrink by μ. `clip_norm`: largest norm of a latent vector's gradient under the constraint
     `clipping`. `initial_scale`: sd of a user value's first latents. `weight_decay`: a fixed λ for
@@ -109,7 +108,6 @@ class TrainerSettings:
     shrink: Shrink = "implicit"
     dual_rate: float = 0.03
     dual_max: float = 1000.0
-    touched_only: bool = True
     violation_weight: float = 3.0
     clip_norm: float = 1.0
     weight_decay: float = 0.0
@@ -298,8 +296,7 @@ def _closed(
     touched_ms[touched] = np.maximum(touched_ms[touched], batch.time_ms[last[touched]])
     if settings.constraint in ("dual", "augmented"):
         limits = {"rate": settings.dual_rate, "largest": settings.dual_max}
-        rows = touched if settings.touched_only or not len(batch) else np.arange(len(table))
-        dual = ascend(table, rows, radius, **limits)
+        dual = ascend(table, touched, radius, **limits)
     return replace(table, touched_ms=touched_ms, dual=dual)
 
 

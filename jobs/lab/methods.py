@@ -93,12 +93,11 @@ class Trial:
 
 
 VARIANTS: Final[dict[str, tuple[tuple[str, Any], ...]]] = {
-    "every row": (("touched_only", False),),
     "explicit": (("shrink", "explicit"),),
     "no ascent": (("dual_rate", 0.0),),
 }
-"""Other forms of the duals: μ of every row changes after each chunk; the explicit shrink; no
-ascent, which leaves it to the present violation to shrink a vector."""
+"""Other forms of the duals: the explicit shrink; no ascent, which leaves it to the present
+violation to shrink a vector."""
 IN_FULL: Final = (("weighs_interactions", False),)
 """Interactions serve in full, not by the weight that they have earned."""
 
