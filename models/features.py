@@ -23,7 +23,7 @@ from models.schema import (
     load_schema,
     parse_schema,
 )
-from models.types import Ad, Blobs, Bytes, Encoded, FeatureValue, Int64s, Ragged
+from models.types import Ad, Blobs, Bytes, Encoded, FeatureValue, Int64s, Ragged, in_slices
 
 __all__ = [
     "Encoder",
@@ -179,32 +179,46 @@ class Encoder:
         """The ad's own features and its ids, as far as the schema declares those."""
         return {**ad.features, **{key: getattr(ad, id_) for key, id_ in self._derived.items()}}
 
+    def user_hashes(self, values: Mapping[str, FeatureValue]) -> tuple[list[int], list[int]]:
+        """The same as `encode_user` in plain lists: value hashes, and how many of each feature."""
+        return _hashes("user", self._user, values)
+
     def _encode(
         self, side: str, columns: tuple[_Column, ...], values: Mapping[str, FeatureValue]
     ) -> Encoded:
-        ids: list[int] = []
-        counts: list[int] = []
-        found = 0
-        for column in columns:
-            value = values.get(column.name)
-            if value is None:
-                found += column.name in values
-                ids.append(column.missing)
-                counts.append(1)
-                continue
-            found += 1
-            if column.feature.kind == "multi":
-                hashes = column.many(value)
-                ids += hashes
-                counts.append(len(hashes))
-            else:
-                ids.append(column.one(value))
-                counts.append(1)
-        if found != len(values):
-            raise _unknown(side, columns, values)
-        same = len(ids) == len(columns)
-        kept = self._ones[len(columns)] if same else np.array(counts, np.uint8)
-        return Encoded(np.array(ids, np.int64), kept)
+        return self.encoded(*_hashes(side, columns, values))
+
+    def encoded(self, hashes: list[int], counts: list[int]) -> Encoded:
+        """The hashes of one side as arrays."""
+        same = len(hashes) == len(counts)
+        kept = self._ones[len(counts)] if same else np.array(counts, np.uint8)
+        return Encoded(np.array(hashes, np.int64), kept)
+
+
+def _hashes(
+    side: str, columns: tuple[_Column, ...], values: Mapping[str, FeatureValue]
+) -> tuple[list[int], list[int]]:
+    ids: list[int] = []
+    counts: list[int] = []
+    found = 0
+    for column in columns:
+        value = values.get(column.name)
+        if value is None:
+            found += column.name in values
+            ids.append(column.missing)
+            counts.append(1)
+            continue
+        found += 1
+        if column.feature.kind == "multi":
+            hashes = column.many(value)
+            ids += hashes
+            counts.append(len(hashes))
+        else:
+            ids.append(column.one(value))
+            counts.append(1)
+    if found != len(values):
+        raise _unknown(side, columns, values)
+    return ids, counts
 
 
 def _ones(size: int) -> Bytes:
@@ -237,17 +251,16 @@ def unpack(schema: Schema, blobs: Sequence[bytes]) -> tuple[Ragged, Ragged]:
     held = blobs if isinstance(blobs, Blobs) else Blobs.of(blobs)
     _refuse(held, (held.lengths < width) | ((held.lengths - width) % 8 != 0))
     counts = held.heads(width)
-    sizes = counts.sum(axis=1, dtype=np.int64)
-    _refuse(held, (counts < 1).any(axis=1) | (sizes * 8 + width != held.lengths))
-    sides = counts[:, :users], counts[:, users:]
-    user, ad = (Ragged(*_room(side), side.shape[1]) for side in sides)
-    of_user = sides[0].sum(axis=1, dtype=np.int64)
-    for rows in _alike(sizes << 32 | of_user):
-        split, size = int(of_user[rows[0]]), int(sizes[rows[0]])
-        payload = np.ascontiguousarray(held.heads(width + 8 * size, rows)[:, width:])
-        ids = payload.view("<i8")
-        _place(user, rows, ids[:, :split])
-        _place(ad, rows, ids[:, split:])
+    user, ad = _room(counts[:, :users]), _room(counts[:, users:])
+    sizes = np.diff(user.ptr[:: user.features]) + np.diff(ad.ptr[:: ad.features])
+    misfit: np.ndarray = sizes * 8 + width != held.lengths
+    if not counts.all():
+        misfit |= (counts < 1).any(axis=1)
+    _refuse(held, misfit)
+    for rows in in_slices(len(held)):
+        at = held.starts[rows] + width
+        at += 8 * _fill(user, rows, held, at)
+        _fill(ad, rows, held, at)
     return user, ad
 
 
@@ -259,24 +272,24 @@ def _refuse(blobs: Blobs, misfit: np.ndarray) -> None:
         raise FeatureValueInvalid(f"features[{row}]", blobs[row][:24].hex(), limit, remedy)
 
 
-def _room(counts: Bytes) -> tuple[Int64s, Int64s]:
+def _room(counts: Bytes) -> Ragged:
     """Room for the ids of rows with these counts, and the pointers into it."""
     pointers = _pointers(counts)
-    return np.empty(pointers[-1], np.int64), pointers
+    return Ragged(np.empty(pointers[-1], np.int64), pointers, counts.shape[1])
 
 
-def _alike(keys: Int64s) -> list[Int64s]:
-    """The rows of each key: rows of one shape are unpacked together."""
-    if not len(keys):
-        return []
-    order = np.argsort(keys, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)
+def _fill(side: Ragged, rows: slice, held: Blobs, starts: Int64s) -> Int64s:
+    """Copy the ids of `rows`, which lie from `starts` on in the buffer; returns how many of each.
 
-
-def _place(side: Ragged, rows: Int64s, ids: Int64s) -> None:
-    """Write the ids of `rows`, [rows, n], where the pointers say."""
-    starts = side.ptr[rows * side.features]
-    side.ids[starts[:, None] + np.arange(ids.shape[1])] = ids
+    All ids of a slice are taken at once, at places that are worked out for each: rows differ in
+    their counts, and to sort them by these takes three times as long.
+    """
+    ptr = side.ptr[rows.start * side.features : rows.stop * side.features + 1 : side.features]
+    counts = np.diff(ptr)
+    places = np.repeat(starts - 8 * (ptr[:-1] - ptr[0]), counts)
+    places += np.arange(0, 8 * len(places), 8)
+    side.ids[ptr[0] : ptr[-1]] = held.words()[places]
+    return counts
 
 
 def stack(rows: Sequence[Encoded], features: int) -> Ragged:

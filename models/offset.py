@@ -11,7 +11,7 @@ features' vectors.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -155,7 +155,9 @@ class Model:
 
     `user_keys`: int64 [n], ascending; `user_latent`: float32 [n, d]; `user_main`: float32 [n];
     `user_feature`: uint8 [n], the index of each value's feature among the user features;
-    `ad_keys`: int64 [m], ascending; `ad_latent`: float32 [m, D]; `ad_main`: float32 [m].
+    `ad_keys`: int64 [m], ascending; `ad_latent`: float32 [m, D]; `ad_main`: float32 [m];
+    `ad_variance`: float32 [m], how uncertain each `ad_main` is, and `ad_prior_variance`: float64
+    [A], that of unseen values, by ad feature; both are empty where that is not known.
     Arrays may be memory-mapped.
     """
 
@@ -170,6 +172,8 @@ class Model:
     user_features: int
     overlap: int
     alone: int
+    ad_variance: Float32s = field(default_factory=lambda: np.zeros(0, np.float32))
+    ad_prior_variance: Float64s = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         # Plain views: look-ups through NumPy's memmap subclass cost several times more.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, overload
 from uuid import UUID
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -20,7 +21,7 @@ Scalar = str | int | float | bool
 FeatureValue = Scalar | list[Scalar] | None
 State = Literal["active", "paused", "retired"]
 BidType = Literal["cpc", "cpm"]
-EventType = Literal["impression", "click", "conversion"]
+EventType = Literal["impression", "click", "conversion", "close"]
 
 ROWS_AT_ONCE = 8192
 """Rows that the vectorised paths take at once: bounds their memory to a few MB."""
@@ -124,12 +125,12 @@ class CatalogChanges:
     placements: tuple[Placement, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One impression, click or conversion of one decided ad, as its token proves it.
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One impression, click, conversion or close of one decided ad, as its token proves it.
 
     The natural key is (decided_ms, decision_id, slot, type): a repeat is a duplicate. `features`
-    is `models.features.pack` of what the decision was made with. Money is in micros.
+    is `models.features.pack` of what the decision was made with. Money is in micros; only a
+    conversion has a value. `quarantined_by` names the rule that keeps it from being learned.
     """
 
     type: EventType
@@ -143,6 +144,8 @@ class Event:
     propensity: float
     placement: str
     features: bytes
+    value_micros: int | None = None
+    quarantined_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

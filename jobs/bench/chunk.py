@@ -21,6 +21,7 @@ from models import snapshot
 from models.cycle import learn
 from models.index import AdSet
 from models.publish import publish
+from models.scoring import chunk_scores
 from models.snapshot import Snapshot
 from models.trainer import TrainerSettings, train
 from models.types import Batch
@@ -29,7 +30,7 @@ TARGET_S = 6.0
 _FULL = 1_000_000
 _TIMEOUT_S = 600.0
 _ABOUT = {
-    "read": "`read_chunk`: bounds, clicks joined, COPY, rows parsed and put in order",
+    "read": "`read_chunk`: bounds, impressions and clicks copied, put in order, joined",
     "catalog": "the catalog read and its ads encoded",
     "load": "the incumbent's folder checked and mapped",
     "unpack": "features unpacked into arrays",
@@ -142,7 +143,7 @@ def _learn_apart(
     schema = deployment.context.schema
     settings = TrainerSettings.of(schema)
     with stages.stage("learn_score"):
-        incumbent.model.score(batch.user, batch.ad)
+        chunk_scores(incumbent.model, batch, settings)
     with stages.stage("learn_train"):
         trained = train(incumbent.state, batch, schema, settings)
     with stages.stage("learn_publish"):

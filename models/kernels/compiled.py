@@ -375,7 +375,8 @@ def _landing(score, p, V, y):
     Newton's method in a bracket that is halved instead wherever the moves do not halve: alone it
     would circle for ever around the bend of σ when V is large.
     """
-    low, high = min(score, score - V * (p - y)), max(score, score - V * (p - y))
+    far = score - V * (p - y)
+    low, high = (far, score) if far < score else (score, far)
     x = score - V * (p - y) / (1.0 + V * p * (1.0 - p))
     p, before = 1.0 / (1.0 + np.exp(-x)), np.inf
     for _ in range(60):

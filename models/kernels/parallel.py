@@ -3,7 +3,7 @@
 Threads learn neighbouring blocks of events at the same time. The rows that most events touch would
 travel between the processors' caches at every event, which made two threads two to three times
 slower than one. So each thread has copies of those rows, and of the bias, for the length of a
-block; then what it learned is merged into the tables and its copies are made anew. All other rows
+block; then it merges what it learned into the tables and makes its copies anew. All other rows
 are shared without locks (F. Niu et al., Hogwild!, arXiv 1106.5730): one that two threads touch at
 once may lose one of the two updates. A run is therefore not reproducible, and one thread stays the
 default.
@@ -18,27 +18,31 @@ library of the system, or abort when two threads enter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from threading import Lock
 
 import numpy as np
 
 from models.kernels import PRECISION_STEPS, STEPS, Kernel, Parameters, Rule, Shape, Values
 from models.types import Float32s, Float64s, Int64s
 
-BLOCK = 8192
-"""Events that a thread learns between two merges: some milliseconds.
+BLOCK = 16_384
+"""Events that a thread learns between two merges: some milliseconds."""
 
-Measured on a seeded market from its first event on: 8,192 costs 0.0002 log loss against one thread,
-16,384 0.0003, a quarter of that once 300,000 events are learned; smaller blocks cost speed.
+EARLY = 2_000.0
+"""One thread learns until the bias has so much information, some 2,000 clicks.
+
+Copies that know next to nothing all learn the same large things, which then add up: on a seeded
+market two threads cost 0.0007 log loss over the first 60,000 events if both begin at once.
 """
 
 HOT = 512
 """Rows of a side, the most frequent of a chunk, of which each thread has its own copy."""
 
-_SAMPLE = 17
-"""One value of so many is counted to find the hot rows: a number of features would miss some."""
+_RUN, _ONE_IN = 1024, 16
+"""Values are counted in runs, one of so many, to find the hot rows: a run has every feature."""
 
 _PAIRS = (("latent", "latent_evidence"), ("main", "main_evidence"))
 _PRIORS = ("latent_prior", "main_prior")
@@ -75,84 +79,83 @@ class Parallel:
         bias: Float64s,
         scores: Float32s,
     ) -> None:
-        """See `kernels.Kernel.learn`. Fewer events than a block are learned by one thread."""
-        parts = (
-            (user, user_values, shape.user_features),
-            (ad, ad_values, shape.ad_features),
-        )
+        """See `kernels.Kernel.learn`. One thread learns the first events of all, see `EARLY`."""
         is_precise = STEPS[rule.step] in PRECISION_STEPS
-        users, ads = (_side(*part, self.threads, is_precise) for part in parts)
-        tables = (user, ad)
+        users = _side(user, user_values, shape.user_features, self.threads, is_precise)
+        ads = _side(ad, ad_values, shape.ad_features, self.threads, is_precise)
+        biases = _Bias(bias, is_precise)
 
-        def learn_block(thread: int, start: int, end: int, own: Float64s) -> Float64s:
+        def learn_block(thread: int | None, start: int, end: int) -> None:
             values = users.events(thread, start, end), ads.events(thread, start, end)
-            outputs = own, scores[start:end]
-            self.kernel.learn(shape, rule, *tables, *values, label[start:end], *outputs)
-            return own
+            own, outputs = biases.of(thread), scores[start:end]
+            self.kernel.learn(shape, rule, user, ad, *values, label[start:end], own, outputs)
 
-        _run(learn_block, len(label), self.threads, (users, ads), _Bias(bias, is_precise))
+        first = 0
+        while bias[1] < EARLY and first < len(label):
+            learn_block(None, first, min(first + BLOCK, len(label)))
+            first += BLOCK
+        _run(learn_block, _blocks(first, len(label), self.threads), (users, ads, biases))
+
+
+Blocks = Iterator[tuple[int, int]]
+"""The first event of each and the one after its last, in time order."""
+
+
+def _blocks(first: int, events: int, threads: int) -> Blocks:
+    """The events from `first` on in blocks that all threads end at about the same time."""
+    left = max(events - first, 0)
+    rounds = max(round(left / (BLOCK * threads)), 1)
+    size = max(-(-left // (rounds * threads)), min(BLOCK, left), 1)
+    return iter([(start, min(start + size, events)) for start in range(first, events, size)])
 
 
 def _run(
-    learn_block: Callable[[int, int, int, Float64s], Float64s],
-    events: int,
-    threads: int,
-    sides: Sequence[_Side],
-    bias: _Bias,
+    learn_block: Callable[[int | None, int, int], None],
+    blocks: Blocks,
+    parts: tuple[_Side, _Side, _Bias],
 ) -> None:
-    """Blocks in time order, each to the next thread that is free. The caller's thread merges."""
-    block = _block(events, threads)
-    idle, running = list(range(threads)), dict[Future[Float64s], int]()
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, events, block):
-            if not idle:
-                idle = _collect(running, sides, bias)
-            thread = idle.pop(0)
-            for side in sides:
-                side.begin(thread)
-            arguments = thread, start, min(start + block, events), bias.begin(thread)
-            running[pool.submit(learn_block, *arguments)] = thread
-        while running:
-            _collect(running, sides, bias)
+    """Each thread takes the next block, and merges what it learned itself: none waits for others.
 
+    Only one merges at a time.
+    """
+    lock = Lock()
 
-def _collect(
-    running: dict[Future[Float64s], int], sides: Sequence[_Side], bias: _Bias
-) -> list[int]:
-    """Merge what has ended, once something has; returns the threads that are free by that."""
-    ended = wait(running, return_when=FIRST_COMPLETED).done
-    threads = [running.pop(future) for future in ended]
-    for future, thread in zip(ended, threads, strict=True):
-        bias.end(thread, future.result())
-        for side in sides:
-            side.end(thread)
-    return threads
+    def work(thread: int) -> None:
+        while True:
+            with lock:
+                for part in parts:
+                    part.renew(thread)
+                block = next(blocks, None)
+            if block is None:
+                return
+            learn_block(thread, *block)
 
-
-def _block(events: int, threads: int) -> int:
-    """Events of a block: all, if there are too few to share, else such that all end at once."""
-    rounds = max(round(events / (BLOCK * threads)), 1)
-    return max(-(-events // (rounds * threads)), min(BLOCK, events), 1)
+    threads = range(len(parts[0].numbers))
+    with ThreadPoolExecutor(len(threads)) as pool:
+        list(pool.map(work, threads))  # raises what a thread raised
 
 
 @dataclass(frozen=True, slots=True)
 class _Bias:
-    """The bias and its accumulator, and what they were when each thread began."""
+    """The bias and its accumulator; each thread's copy, and what that was when it was made."""
 
     values: Float64s
     is_precise: bool
+    own: dict[int, Float64s] = field(default_factory=dict)
     before: dict[int, Float64s] = field(default_factory=dict)
 
-    def begin(self, thread: int) -> Float64s:
-        """A copy for the thread."""
-        self.before[thread] = self.values.copy()
-        return self.values.copy()
+    def of(self, thread: int | None) -> Float64s:
+        """The copy of a thread, or the bias itself."""
+        return self.values if thread is None else self.own[thread]
 
-    def end(self, thread: int, own: Float64s) -> None:
-        """Merge the thread's copy."""
-        now, before, copy = ((one[:1], one[1:]) for one in (self.values, self.before[thread], own))
-        prior = np.zeros(1) if self.is_precise else None
-        self.values[:] = np.concatenate(merged(now, before, copy, prior))
+    def renew(self, thread: int) -> None:
+        """Merge the thread's copy, if it has one, and make it anew."""
+        if thread in self.own:
+            arrays = self.values, self.before[thread], self.own[thread]
+            now, before, own = ((one[:1], one[1:]) for one in arrays)
+            prior = np.zeros(1) if self.is_precise else None
+            self.values[:] = np.concatenate(merged(now, before, own, prior))
+        self.own[thread], self.before[thread] = self.values.copy(), self.values.copy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,8 @@ class _Side:
     """One side's table and values, as each thread sees them.
 
     `hot`: the rows of which thread t has copies, from row `first + t · HOT` on; `priors`: the prior
-    precisions of these rows' parameters; `numbers`: for each thread the row number of every row.
+    precisions of these rows' parameters; `numbers`: for each thread the row number of every row;
+    `before`: what each thread's copies were when they were made.
     """
 
     table: Parameters
@@ -172,25 +176,25 @@ class _Side:
     numbers: Sequence[Int64s]
     before: dict[int, list[Pair]] = field(default_factory=dict)
 
-    def events(self, thread: int, start: int, end: int) -> Values:
-        """Events `start` to `end` with the row numbers of a thread."""
+    def events(self, thread: int | None, start: int, end: int) -> Values:
+        """Events `start` to `end` with the row numbers of a thread, or those of the table."""
         ptr = self.values.ptr[start * self.features : end * self.features + 1]
-        rows = np.take(self.numbers[thread], self.values.rows[ptr[0] : ptr[-1]], mode="clip")
+        rows = self.values.rows[ptr[0] : ptr[-1]]
+        if thread is not None:
+            rows = np.take(self.numbers[thread], rows, mode="clip")
         return Values(rows, ptr - ptr[0])
 
-    def begin(self, thread: int) -> None:
-        """Give the thread its copies."""
-        home = self._home(thread)
-        self.before[thread] = [self._pair(names, self.hot) for names in _PAIRS]
-        for names, pair in zip(_PAIRS, self.before[thread], strict=True):
-            self._write(names, home, pair)
-
-    def end(self, thread: int) -> None:
-        """Merge the thread's copies."""
-        parts = zip(_PAIRS, self.before[thread], self.priors, strict=True)
-        for names, before, prior in parts:
-            now, own = self._pair(names, self.hot), self._pair(names, self._home(thread))
-            self._write(names, self.hot, merged(now, before, own, prior))
+    def renew(self, thread: int) -> None:
+        """Merge the thread's copies, if it has some, and make them anew."""
+        home, present = self._home(thread), []
+        for nth, (names, prior) in enumerate(zip(_PAIRS, self.priors, strict=True)):
+            now = self._pair(names, self.hot)
+            if thread in self.before:
+                now = merged(now, self.before[thread][nth], self._pair(names, home), prior)
+                self._write(names, self.hot, now)
+            self._write(names, home, now)
+            present.append(now)
+        self.before[thread] = present
 
     def _home(self, thread: int) -> slice:
         start = self.first + thread * HOT
@@ -208,9 +212,7 @@ def _side(
     table: Parameters, values: Values, features: int, threads: int, is_precise: bool
 ) -> _Side:
     rows = len(table.main) - room(threads)
-    counts = np.bincount(values.rows[::_SAMPLE], minlength=rows)
-    most = np.argpartition(counts, rows - HOT)[rows - HOT :] if rows > HOT else np.arange(rows)
-    hot = np.sort(most)
+    hot = hottest(values.rows, rows)
     priors = [getattr(table, name)[table.feature[hot]] if is_precise else None for name in _PRIORS]
     side = _Side(table, values, features, hot, rows, priors, [])
     numbers = [np.arange(rows) for _ in range(threads)]
@@ -219,6 +221,17 @@ def _side(
         number[side.hot] = np.arange(home.start, home.stop)
         table.dual[home] = table.dual[side.hot]
     return replace(side, numbers=numbers)
+
+
+def hottest(values: Int64s, rows: int) -> Int64s:
+    """The most frequent of `rows` row numbers among `values`, `HOT` of them at most, ascending."""
+    if rows <= HOT:
+        return np.arange(rows)
+    runs = len(values) // _RUN
+    if runs >= _ONE_IN:
+        values = values[: runs * _RUN].reshape(runs, _RUN)[::_ONE_IN].ravel()
+    counts = np.bincount(values, minlength=rows)
+    return np.sort(np.argpartition(counts, rows - HOT)[rows - HOT :])
 
 
 def merged(now: Pair, before: Pair, own: Pair, prior: Float32s | Float64s | None) -> Pair:

@@ -11,7 +11,7 @@ import pytest
 from jobs.market import Market
 from jobs.market.traffic import batch
 from models.kernels import PRECISION_STEPS
-from models.kernels.parallel import merged
+from models.kernels.parallel import HOT, hottest, merged
 from models.metrics import log_loss
 from models.offset import State, genesis
 from models.schema import Schema, parse_schema
@@ -75,6 +75,29 @@ def test_few_events_are_learned_the_same_by_many_threads(
     two = train(start, draw(100), schema, settings, threads=2)
     np.testing.assert_allclose(two.predicted, one.predicted, rtol=1e-5)
     np.testing.assert_allclose(two.state.user.main, one.state.user.main, rtol=1e-4, atol=1e-6)
+
+
+def test_first_clicks_are_learned_by_one_thread(market: tuple[Schema, Batch]) -> None:
+    """A new deployment's first events give the same bits by two threads as by one."""
+    found, events = market
+    state, first = genesis(found, 0.05, 1), events.rows(0, 20_000)
+    one, two = (
+        train(state, first, found, TrainerSettings.of(found), threads=threads).predicted
+        for threads in (1, 2)
+    )
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("features", [1, 16, 17, 128])
+def test_frequent_rows_of_every_feature_are_found(features: int) -> None:
+    """However many values an event has, each feature's most frequent row is among the hot ones."""
+    events = 200_000 // features
+    ids = np.random.default_rng(1).integers(features, 20 * HOT, (events, features))
+    ids[::2] = np.arange(features)
+    hot = hottest(ids.ravel(), 20 * HOT)
+    assert len(hot) == HOT
+    assert np.isin(np.arange(features), hot).all()
+    assert (np.diff(hot) > 0).all()
 
 
 def test_evidence_of_two_copies_adds_up() -> None:
