@@ -70,9 +70,17 @@ def project(state: State, radii: Radii, schema: Schema) -> tuple[Model, Projecti
     )
     shape = (len(schema.user), schema.model.overlap, schema.model.alone)
     ad_latent *= np.float32(state.interactions.served)
-    model = Model(*user, ad_keys, ad_latent, ad_main, state.bias, *shape)
+    variances = _main_variances(state)
+    model = Model(*user, ad_keys, ad_latent, ad_main, state.bias, *shape, *variances)
     ratios = np.concatenate((user_ratio, ad_ratio, [0.0]))
     return model, Projection(int((ratios > 1.0).sum()), float(ratios.max()))
+
+
+def _main_variances(state: State) -> tuple[Float32s, Float64s]:
+    """1/π of the main effect of each ad value, keys ascending, and the prior's of each feature."""
+    table, prior = state.ad, state.ad_variance
+    variance = 1.0 / (1.0 / prior[table.feature] + table.main_evidence)
+    return variance[np.argsort(table.keys, kind="stable")].astype(np.float32), prior
 
 
 def _published(table: Table, ratio: Float64s) -> tuple[Int64s, Float32s, Float32s, Bytes]:

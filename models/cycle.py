@@ -193,7 +193,10 @@ def _probes(probes: Batch, chunk: Batch) -> Batch:
 def _publishing_moved(
     published: Published, state: State, cycle: Cycle, settings: TrainerSettings
 ) -> float:
-    """Log loss on the chunk of the published minus that of the raw model, 0 if they are one."""
+    """Log loss on the chunk of the published minus that of the raw model, 0 if they are one.
+
+    A repair may cost what the promise asks for, as long as it leaves the incumbent behind.
+    """
     chunk = cycle.chunk
     if not len(chunk) or not (published.projection.count or published.shrink < 1):
         return 0.0
@@ -202,6 +205,8 @@ def _publishing_moved(
         float(losses(sigmoid(chunk_scores(model, chunk, settings)), chunk.label).mean())
         for model in (published.model, raw)
     )
+    if published.shrink < 1:
+        before = max(before, float(losses(cycle.predicted, chunk.label).mean()))
     return after - before
 
 

@@ -27,12 +27,13 @@ class Evidence:
     """What the gate judges.
 
     `largest_ratio` and `largest_published_ratio`: largest norm over its radius before and after
-    projection; `score_low`, `score_high`: the certified range of s; `promise_low`,
-    `promise_high`: the promised one; `shrink`: the factor by which a repair shrank scores, 1 for
-    none; `publishing_moved`: log loss on the chunk of what is published, projected and repaired,
-    minus that of the raw model; `probe_scores`, `incumbent_probe_scores`: float32 [m], the latter
-    None for an incumbent that has learned nothing yet; `index_error`: largest difference between an
-    indexed ad's vector and the arrays; `window`: sums over recent chunks, this one last.
+    projection; `score_low`, `score_high`: the certified range of s; `promise_low`, `promise_high`:
+    the promised one; `shrink`: the factor by which a repair shrank scores, 1 for none;
+    `publishing_moved`: log loss on the chunk of what is published, projected and repaired, minus
+    that of the raw model or, after a repair, of the incumbent if that is larger; `probe_scores`,
+    `incumbent_probe_scores`: float32 [m], the latter None for an incumbent that has learned nothing
+    yet; `index_error`: largest difference between an indexed ad's vector and the arrays; `window`:
+    sums over recent chunks, this one last.
     """
 
     finite: bool

@@ -47,7 +47,7 @@ def publish(state: State, ads: AdSet, schema: Schema, radii: Radii) -> Published
         model = shrunk(model, shrink)
         vectors = index_vectors(model, ads)
         reach = _reach(model, vectors)
-    index = AdIndex.build(ads.ad_ids, ads.features_version, vectors)
+    index = AdIndex.build(ads.ad_ids, ads.features_version, vectors, _typical_length(model))
     return Published(
         model=model,
         index=index,
@@ -96,6 +96,21 @@ def index_vectors(model: Model, ads: AdSet) -> Float32s:
 
 def _reach(model: Model, vectors: Float32s) -> ScoreRange:
     return score_range(model, vectors[:, :-2], vectors[:, -2])
+
+
+def _typical_length(model: Model) -> float:
+    """‖ν_u‖ of a user with the root mean square of each feature's values, at least 0.01.
+
+    It only orders the index's rows well, so it need not be true of any user.
+    """
+    squares = np.zeros((model.user_features, model.user_latent.shape[1]))
+    for feature in range(model.user_features):
+        values = model.user_latent[model.user_feature == feature]
+        if len(values):
+            squares[feature] = np.einsum("ij,ij->j", values, values, dtype=np.float64) / len(values)
+    flat, where = squares.ravel(), model.layout
+    pairs = float(flat[where.left] @ flat[where.right])
+    return max(math.sqrt(pairs + float(flat[where.alone].sum())), 0.01)
 
 
 def _largest_ratio(model: Model, radii: Radii) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -24,10 +25,11 @@ from models.interactions import Interactions
 from models.offset import Model, State, Table
 from models.types import Batch, Ragged
 
-FORMAT = 3
+FORMAT = 4
 AnyArray = npt.NDArray[Any]
 _MANIFEST = "manifest.json"
 _ASIDE = ".partial"
+_SERVED = ("model.", "index.")
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -142,14 +144,21 @@ def parse_manifest(content: bytes) -> Manifest:
     return manifest
 
 
-def write(store: Path, snapshot: Snapshot) -> Manifest:
-    """Write `store/<id>` so that it is either complete or absent; returns the sealed manifest."""
+def write(
+    store: Path, snapshot: Snapshot, beside: Callable[[Path], None] | None = None
+) -> Manifest:
+    """Write `store/<id>` so that it is either complete or absent; returns the sealed manifest.
+
+    `beside` may write files of its own into the folder it is given; they are sealed with the rest.
+    """
     folder = store / str(snapshot.manifest.id)
     aside = folder.with_suffix(_ASIDE)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     _write_arrays(aside, snapshot)
     snapshot.index.save(aside)
+    if beside is not None:
+        beside(aside)
     sealed = msgspec.structs.replace(snapshot.manifest, files=_files(aside))
     (aside / _MANIFEST).write_bytes(manifest_json(sealed))
     _flush(aside)
@@ -159,8 +168,8 @@ def write(store: Path, snapshot: Snapshot) -> Manifest:
 
 
 def load(folder: Path, recorded: Manifest | None = None) -> Snapshot:
-    """Map a whole snapshot, checking every file as `verify`. Raises `SnapshotCorrupt`."""
-    manifest = verify(folder, recorded)
+    """Map a whole snapshot, checking its files as `verify`. Raises `SnapshotCorrupt`."""
+    manifest = verify(folder, recorded, (*_SERVED, "state.", "probes."))
     return Snapshot(
         manifest,
         _state(folder, manifest),
@@ -172,7 +181,7 @@ def load(folder: Path, recorded: Manifest | None = None) -> Snapshot:
 
 def load_served(folder: Path, recorded: Manifest | None = None) -> Served:
     """Map what serving needs, checking those files as `verify`. Raises `SnapshotCorrupt`."""
-    manifest = verify(folder, recorded, ("model.", "index."))
+    manifest = verify(folder, recorded, _SERVED)
     return Served(manifest, _model(folder, manifest), AdIndex.load(folder))
 
 
@@ -231,6 +240,8 @@ _MODEL_ARRAYS = (
     "ad_keys",
     "ad_latent",
     "ad_main",
+    "ad_variance",
+    "ad_prior_variance",
 )
 
 

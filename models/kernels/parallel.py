@@ -28,7 +28,7 @@ import numpy as np
 from models.kernels import PRECISION_STEPS, STEPS, Kernel, Parameters, Rule, Shape, Values
 from models.types import Float32s, Float64s, Int64s
 
-BLOCK = 16_384
+BLOCK = 8_192
 """Events that a thread learns between two merges: some milliseconds."""
 
 EARLY = 2_000.0

@@ -105,11 +105,17 @@ def test_vectors_outlive_the_index() -> None:
     np.testing.assert_array_equal(vectors, copy)
 
 
-@pytest.mark.parametrize("name", ["index.flat.faiss", "index.ad_ids.npy"])
+@pytest.mark.parametrize(
+    "name",
+    ["index.flat.faiss", "index.ad_ids.npy", "index.log_bid.npy", "index.reach.npy"],
+)
 def test_a_missing_or_truncated_file_is_named_corrupt(tmp_path: Path, name: str) -> None:
     """A truncated file raises `SnapshotCorrupt`, and so does a missing one."""
     made(300).save(tmp_path)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:30])
+    with pytest.raises(SnapshotCorrupt):
+        AdIndex.load(tmp_path)
+    (tmp_path / name).write_bytes(b"")
     with pytest.raises(SnapshotCorrupt):
         AdIndex.load(tmp_path)
     (tmp_path / name).unlink()
