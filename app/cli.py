@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 from dataclasses import replace
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from app.settings import SettingInvalid, Settings
 from app.storage.errors import StorageError
 from models.errors import ModelError
 
+_FIRST, _LAST = datetime(1, 1, 1), datetime(9999, 12, 30)
 _UNCUT = 4096
 """Wider than any line: rows are for other programs too, and a terminal wraps them by itself."""
 
@@ -62,17 +64,34 @@ _db = _group(
     "Examples: `adscent db` · `DATABASE_URL=postgresql://… adscent db migrate`",
     invoke_without_command=True,
 )
-_keys = _group("Make, list and revoke API keys.", no_args_is_help=True)
+_keys = _group(
+    "Make, list and revoke API keys; rotate the key of the tokens.", no_args_is_help=True
+)
 _ads = _group("Load ads, campaigns and advertisers.", no_args_is_help=True)
+_events = _group("Import and export events.", no_args_is_help=True)
 _bench = _group("Measure this machine, with a JSON report.", no_args_is_help=True)
 _lab = _group("Try the learner where it might break, with a JSON report.", no_args_is_help=True)
 app.add_typer(_db, name="db")
 app.add_typer(_keys, name="keys")
 app.add_typer(_ads, name="ads")
+app.add_typer(_events, name="events")
 app.add_typer(_bench, name="bench")
 app.add_typer(_lab, name="lab")
 
-Report = Annotated[Path | None, typer.Option(help="Write the JSON report to this file.")]
+
+def _checked(option: typer.CallbackParam, path: Path | None) -> Path | None:
+    """The path of a file to write at the end, found writable before any work. `ReportUnwritable`"""
+    if path is not None:
+        from jobs.output import check_writable
+
+        check_writable(option.opts[0], path)
+    return path
+
+
+Report = Annotated[
+    Path | None, typer.Option(help="Write the JSON report to this file.", callback=_checked)
+]
+Html = Annotated[Path | None, typer.Option(help="Write a page with plots.", callback=_checked)]
 Features = Annotated[Path | None, typer.Option(help="The feature schema.", show_default=False)]
 Quick = Annotated[bool, typer.Option(help="Small sizes: whether it runs, not how fast.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seeds everything that is random.")]
@@ -198,6 +217,20 @@ def revoke_key(key_id: Annotated[UUID, typer.Argument(help="The id, see `keys li
     print(f"{key_id} is revoked")
 
 
+@_keys.command("rotate-token")
+def rotate_token_key() -> None:
+    """Seal tokens with a new key from the next minute on; no token given out before is lost.
+
+    Old keys open tokens as long as an event can be stored with them, then the jobs drop them.
+    Rotate before four thousand million tokens, or when a key may have been seen.
+
+    Example: `adscent keys rotate-token`
+    """
+    from app.commands import keys as command
+
+    print(f"token key {command.rotate_token(_settings())} seals from the next minute on")
+
+
 @_ads.command("import")
 def import_ads(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, metavar="FILE.ndjson")],
@@ -218,6 +251,64 @@ def import_ads(
     )
 
 
+@_events.command("import")
+def import_events(
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, metavar="FILE...")],
+    mapping: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="TOML: which column is which field."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Check everything, write nothing.")] = False,
+    rejected: Annotated[
+        Path | None, typer.Option(help="Write the rows that do not fit to this CSV file.")
+    ] = None,
+    features: Features = None,
+) -> None:
+    """Import files of events: CSV (also .gz), Parquet, NDJSON. Faulty rows are left out, by line.
+
+    A row is an impression with `clicked`, or an event of a `type`; needed are `decided_at` and
+    `ad_id`. Run again after an interruption, it goes on with the first unfinished day.
+
+    Examples: `adscent events import log.parquet` ·
+    `adscent events import a.csv b.csv --mapping mapping.toml --rejected bad.csv --dry-run`
+    """
+    from rich.progress import Progress
+
+    from app.commands import events as command
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("events", total=None)
+        done = command.take(
+            _settings(features=features),
+            files,
+            mapping,
+            dry_run=dry_run,
+            told=lambda file, count, total: progress.update(
+                bar, description=file.name, completed=count, total=total
+            ),
+        )
+    for line in command.summary(done, dry_run=dry_run, rejected=rejected):
+        print(line)
+
+
+@_events.command("export")
+def export_events(
+    file: Annotated[Path, typer.Argument(metavar="FILE", callback=_checked)],
+    since: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First UTC day.")] = _FIRST,
+    until: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Last UTC day.")] = _LAST,
+) -> None:
+    """Export events to CSV, Parquet or NDJSON, as `events import` takes them.
+
+    Quarantined events are left out.
+
+    Example: `adscent events export today.parquet --since 2026-11-22`
+    """
+    from app.commands import events as command
+
+    count = command.export(_settings(), file, since.date(), until.date())
+    print(f"{count} events exported to {file}")
+
+
 @app.command()
 def replay(
     log: Annotated[Path, typer.Argument(exists=True, help="CSV (also .gz) or Parquet.")],
@@ -225,7 +316,7 @@ def replay(
     label: Annotated[str, typer.Option(help="The 0/1 column to predict.")] = "clicked",
     chunk: Annotated[str, typer.Option(help="Length of a training chunk: 15m, 1h, 1d.")] = "1h",
     report: Report = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
+    html: Html = None,
     seed: Seed = 1,
 ) -> None:
     """Learn from a log as production would, each chunk scored before it is learned.
@@ -300,6 +391,28 @@ def bench_certificate(report: Report = None, seed: Seed = 1, quick: Quick = Fals
     raise typer.Exit(run(report, seed, quick))
 
 
+@_bench.command("targeting")
+def bench_targeting(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
+    """Targeting: which of 300,000 ads with five rules each a request may see.
+
+    Example: `adscent bench targeting --report targeting.json`
+    """
+    from jobs.bench.targeting import run
+
+    raise typer.Exit(run(report, seed, quick))
+
+
+@_bench.command("retrieval")
+def bench_retrieval(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
+    """Retrieval: the best ads of up to three million, exactly, against flat scans of all.
+
+    Example: `adscent bench retrieval --report retrieval.json`
+    """
+    from jobs.bench.retrieval import run
+
+    raise typer.Exit(run(report, seed, quick))
+
+
 @_bench.command("serve")
 def bench_serve(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
     """Serving: `/v1/score` against an endpoint that only decodes and answers.
@@ -311,11 +424,38 @@ def bench_serve(report: Report = None, seed: Seed = 1, quick: Quick = False) -> 
     raise typer.Exit(run(report, seed, quick))
 
 
+@_bench.command("ingest")
+def bench_ingest(
+    report: Report = None,
+    seed: Seed = 1,
+    quick: Quick = False,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
+) -> None:
+    """Events: how many a second become durable, by the size of a request, against plain COPY.
+
+    Example: `adscent bench ingest --report ingest.json`
+    """
+    from jobs.bench.ingest import run
+
+    raise typer.Exit(run(report, seed, quick, workers))
+
+
+@_bench.command("swap")
+def bench_swap(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
+    """Snapshots of 300,000 ads exchanged under load, and how soon a worker starts.
+
+    Example: `adscent bench swap --report swap.json`
+    """
+    from jobs.bench.swap import run
+
+    raise typer.Exit(run(report, seed, quick))
+
+
 @_lab.command("divergence")
 def lab_divergence(
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds of every regime.")] = 5,
     report: Report = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
+    html: Html = None,
     quick: Quick = False,
     tune: Annotated[bool, typer.Option(help="Search the methods' settings instead.")] = False,
 ) -> None:
@@ -329,6 +469,20 @@ def lab_divergence(
     raise typer.Exit(run(seeds, report, html, quick=quick, tuning=tune))
 
 
+@_lab.command("exploration")
+def lab_exploration(
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Markets, one a seed.")] = 8,
+    report: Report = None,
+) -> None:
+    """What trying new ads brings, and what it costs, by rule and budget.
+
+    Example: `adscent lab exploration --seeds 8 --report exploration.json`
+    """
+    from jobs.lab.exploration import run
+
+    raise typer.Exit(run(seeds, report))
+
+
 @_lab.command("ablation")
 def lab_ablation(
     log: Annotated[Path | None, typer.Argument(help="A log; without one, seeded markets.")] = None,
@@ -340,6 +494,9 @@ def lab_ablation(
     report: Report = None,
 ) -> None:
     """The learner without each of its parts, in paired differences of log loss.
+
+    On markets an interval spans the seeds, a market each: with one seed there is none. On a log it
+    spans the events.
 
     Examples: `adscent lab ablation --seeds 5 --report ablation.json` ·
     `adscent lab ablation events.csv.gz --features features.toml --label clicked`

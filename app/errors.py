@@ -73,6 +73,14 @@ class NotReady(RequestFault):
     """No bundle is loaded yet."""
 
 
+class Overloaded(RequestFault):
+    """The answer would come too late: others are served first."""
+
+
+class LinkInvalid(RequestFault):
+    """A click's address that leads nowhere: a token that is not ours, or an ad without a page."""
+
+
 class PromotionRefused(RequestFault):
     """The snapshot may not serve."""
 
@@ -95,9 +103,11 @@ TABLE: Mapping[type[Exception], _Answer] = {
     ),
     ScopeMissing: _Answer(HTTPStatus.FORBIDDEN, "The API key lacks a scope"),
     NotReady: _Answer(HTTPStatus.SERVICE_UNAVAILABLE, "The server is not ready", _SOON),
+    Overloaded: _Answer(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests at once", _SOON),
     PromotionRefused: _Answer(HTTPStatus.CONFLICT, "This snapshot may not serve"),
     SnapshotCorrupt: _Answer(HTTPStatus.CONFLICT, "This snapshot may not serve"),
     InvalidInput: _Answer(HTTPStatus.UNPROCESSABLE_ENTITY, "The request is not valid"),
+    LinkInvalid: _Answer(HTTPStatus.NOT_FOUND, "This link leads nowhere"),
     storage.NotFound: _Answer(HTTPStatus.NOT_FOUND, "Not found"),
     storage.Conflict: _Answer(HTTPStatus.CONFLICT, "The change is not possible now"),
     storage.ConstraintBroken: _Answer(HTTPStatus.UNPROCESSABLE_ENTITY, "The request is not valid"),
@@ -108,6 +118,10 @@ TABLE: Mapping[type[Exception], _Answer] = {
 }
 
 
+KNOWN = tuple(TABLE)
+"""The errors that `answer_to` takes, those derived from them included."""
+
+
 def install(app: FastAPI) -> None:
     """Let every error leave the application as a problem document."""
     for kind in TABLE:
@@ -115,7 +129,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _render_http)
     app.add_exception_handler(RequestValidationError, _render_parameters)
     for kind in (storage.StorageError, ModelError, Exception):
-        app.add_exception_handler(kind, _render_unknown)
+        app.add_exception_handler(kind, answer_to_unknown)
 
 
 def problem(
@@ -147,7 +161,8 @@ def shown(value: object) -> str | int | float | bool | None:
     return text if len(text) <= 80 else text[:77] + "…"
 
 
-def _render_known(_request: Request, error: Exception) -> Response:
+def answer_to(error: Exception) -> Response:
+    """The problem document of one of the errors of `TABLE`."""
     kind = next(kind for kind in type(error).__mro__ if kind in TABLE)
     answer = TABLE[kind]
     return problem(
@@ -158,6 +173,10 @@ def _render_known(_request: Request, error: Exception) -> Response:
         _fields_of(error),
         answer.headers,
     )
+
+
+def _render_known(_request: Request, error: Exception) -> Response:
+    return answer_to(error)
 
 
 def _fields_of(error: Exception) -> list[FieldError]:
@@ -195,10 +214,11 @@ def _render_parameters(_request: Request, error: Exception) -> Response:
         for fault in error.errors()
     ]
     detail = "; ".join(f"{fault.field}: {fault.limit}" for fault in faults)
-    return _render_known(_request, BodyInvalid(detail, faults))
+    return answer_to(BodyInvalid(detail, faults))
 
 
-def _render_unknown(request: Request, error: Exception) -> Response:
+def answer_to_unknown(request: Request, error: Exception) -> Response:
+    """The answer to an error that nobody foresaw; its cause goes to the log."""
     _log.error("unexpected_error", path=request.url.path, exc_info=error)
     detail = "The server failed; its log has the cause. The request may be sent again."
     return problem("internal", "Internal error", HTTPStatus.INTERNAL_SERVER_ERROR, detail)

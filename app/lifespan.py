@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app.api.services import Services
+from app.serving.click_rules import ClickRules, Limits
 from app.serving.state import WorkerState
 from app.serving.watcher import Watcher
 from app.settings import Settings
@@ -30,8 +31,18 @@ async def opened(app: FastAPI, settings: Settings, database_url: str) -> AsyncIt
     encoder = Encoder(load_schema(settings.features))
     database = Database(database_url, settings.database_pool)
     state = WorkerState()
-    events = EventWriter(database, settings.event_buffer)
-    app.state.services = Services(settings, encoder, state, database, Catalog(database), events)
+    events = EventWriter(database, settings.event_buffer, window_s=settings.attribution_window_s)
+    rules = ClickRules(
+        Limits(
+            settings.click_rule_window_s,
+            settings.clicks_per_token,
+            settings.clicks_per_address,
+            settings.clicks_per_impression,
+        )
+    )
+    app.state.services = Services(
+        settings, encoder, state, database, Catalog(database), events, rules
+    )
     watcher = Watcher(database, state, encoder, settings)
     following = asyncio.create_task(watcher.run())
     _end_with_parent()

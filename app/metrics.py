@@ -20,8 +20,24 @@ LATENCY = Histogram(
 )
 DECISIONS = Counter("adscent_decisions_total", "Decisions by certificate", ["certified"])
 DECIDED_ADS = Counter("adscent_decided_ads_total", "Ads placed by decisions")
+EXPLORED_ADS = Counter("adscent_explored_ads_total", "New ads that were tried by decisions")
 SCORED_ADS = Counter("adscent_scored_ads_total", "Ads scored on request")
+SHED = Counter(
+    "adscent_shed_total",
+    "Requests refused with 503 before any work: late, busy (would be late), connections",
+    ["reason"],
+)
 EVENTS = Counter("adscent_events_total", "Events by type and outcome", ["type", "outcome"])
+QUARANTINED = Counter(
+    "adscent_events_quarantined_total",
+    "Clicks set aside, repeats included, by the rule they broke: token, address, ad",
+    ["rule"],
+)
+CLICKS_NOT_AWAITED = Counter(
+    "adscent_clicks_not_awaited_total",
+    "Visitors sent on before their click was durable: slow, unavailable",
+    ["reason"],
+)
 TOKENS_REFUSED = Counter("adscent_tokens_refused_total", "Tokens refused by reason", ["reason"])
 SNAPSHOT_LOADED_AT = Gauge(
     "adscent_snapshot_made_seconds",

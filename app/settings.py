@@ -45,12 +45,23 @@ class Settings:
     horizon_every_s: float = 10.0
     attribution_window_s: float = 1800.0
     token_lifetime_s: float = 86400.0
+    conversion_window_s: float = 604_800.0
+    click_wait_s: float = 1.0
+    click_rule_window_s: float = 60.0
+    clicks_per_token: int = 5
+    clicks_per_address: int = 30
+    clicks_per_impression: float = 0.5
     event_retention_days: int = 30
     snapshots_kept: int = 20
     catalog_poll_s: float = 1.0
     acknowledge_timeout_s: float = 2.0
     event_buffer: int = 50_000
     max_body_bytes: int = 2_000_000
+    connections: int = 800
+    deadline_s: float = 0.5
+    per_advertiser: int = 1
+    exploration_share: float = 0.02
+    exploration_impressions: int = 500
     log_level: str = "info"
 
     @property
@@ -75,6 +86,12 @@ _LIMITS: Mapping[str, tuple[int, int]] = {
     "snapshots_kept": _COUNT,
     "event_buffer": _COUNT,
     "max_body_bytes": _COUNT,
+    "connections": _COUNT,
+    "clicks_per_token": _COUNT,
+    "clicks_per_address": _COUNT,
+    "per_advertiser": (1, 50),
+    "exploration_share": (0, 1),
+    "exploration_impressions": _COUNT,
 }
 _MAY_BE_ZERO = ("attribution_window_s", "acknowledge_timeout_s")
 

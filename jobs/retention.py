@@ -8,11 +8,14 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
-from app.storage import chunks, partitions, snapshots
+from app.storage import chunks, keys, partitions, snapshots
 from jobs.context import Context
 
 _ORPHAN_AGE_S = 3600.0
 """A folder younger than this may belong to a run that is about to record it."""
+
+_KEY_MARGIN_S = 3600.0
+"""A replaced key seals a little longer, and clocks differ."""
 
 
 async def record_horizon(context: Context) -> None:
@@ -30,6 +33,19 @@ async def keep_partitions(context: Context) -> None:
     dropped = await partitions.drop_partitions(context.database, oldest)
     if dropped:
         context.log.info("partitions_dropped", days=[day.isoformat() for day in dropped])
+
+
+async def keep_token_keys(context: Context) -> None:
+    """Drop the replaced keys of which every token is too old for any event, and its link too."""
+    settings = context.settings
+    longest_s = max(
+        *(settings.token_lifetime_s, settings.conversion_window_s),
+        settings.event_retention_days * 86_400.0,
+    )
+    before_ms = context.clock() - int(1000 * (longest_s + _KEY_MARGIN_S))
+    dropped = await keys.drop_token_keys(context.database, before_ms)
+    if dropped:
+        context.log.info("token_keys_dropped", ids=dropped)
 
 
 async def keep_snapshots(context: Context) -> None:

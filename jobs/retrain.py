@@ -21,6 +21,7 @@ from app.storage.errors import CursorMoved
 from app.storage.job_runs import Run, RunState
 from app.storage.snapshots import Training
 from jobs.catalog_ads import ad_set
+from jobs.catalog_image import image_of
 from jobs.context import Context
 from models import snapshot
 from models.cycle import Outcome, genesis_snapshot, learn
@@ -30,7 +31,7 @@ from models.offset import genesis
 from models.schema import Schema
 from models.snapshot import Manifest
 from models.trainer import TrainerSettings, train
-from models.types import Batch
+from models.types import Batch, CatalogChanges
 
 
 async def ensure_genesis(context: Context) -> None:
@@ -38,11 +39,12 @@ async def ensure_genesis(context: Context) -> None:
     if await snapshots.serving(context.database) is not None:
         return
     now_ms = context.clock()
-    ads = await _catalog_ads(context)
+    changes, ads = await _catalog(context)
     made = await asyncio.to_thread(
         genesis_snapshot, context.schema, ads, snapshot_id=uuid7(now_ms), now_ms=now_ms
     )
-    sealed = await asyncio.to_thread(snapshot.write, context.store, made)
+    image = image_of(changes, context.schema)
+    sealed = await asyncio.to_thread(snapshot.write, context.store, made, image)
     await snapshots.record_genesis(context.database, sealed)
     context.log.info("genesis_recorded", snapshot_id=str(sealed.id))
 
@@ -130,10 +132,10 @@ async def _learn_and_record(context: Context, run: Run, chunk: Chunk) -> Trainin
     serving = await snapshots.serving(context.database)
     if serving is None:
         raise LookupError("no snapshot is served: the genesis snapshot is missing")
-    ads = await _catalog_ads(context)
+    changes, ads = await _catalog(context)
     head = await snapshots.get_snapshot(context.database, serving.head_id)
     outcome = await asyncio.to_thread(_learned, context, head.manifest, chunk, ads, run.overrides)
-    sealed = await asyncio.to_thread(_written, context, outcome)
+    sealed = await asyncio.to_thread(_written, context, outcome, changes)
     training = _training(run, chunk, sealed)
     await snapshots.record(context.database, training, context.clock())
     return training
@@ -176,12 +178,13 @@ def overridden(settings: TrainerSettings, overrides: Mapping[str, object]) -> Tr
     return replace(settings, **changes)  # type: ignore[arg-type]  # every override is a float field
 
 
-def _written(context: Context, outcome: Outcome) -> list[Manifest]:
+def _written(context: Context, outcome: Outcome, changes: CatalogChanges) -> list[Manifest]:
     """Write what may serve; a refused candidate keeps its manifest and loses its arrays."""
     *earlier, last = outcome.attempts
     if last.verdict.result == "refused":
         return [*earlier, last]
-    return [*earlier, snapshot.write(context.store, outcome.candidate)]
+    image = image_of(changes, context.schema)
+    return [*earlier, snapshot.write(context.store, outcome.candidate, image)]
 
 
 def _training(run: Run, chunk: Chunk, manifests: list[Manifest]) -> Training:
@@ -211,6 +214,7 @@ async def _fail(context: Context, run: Run, reason: str) -> None:
     await job_runs.finish(context.database, run.id, "failed", [reason], context.clock())
 
 
-async def _catalog_ads(context: Context) -> AdSet:
+async def _catalog(context: Context) -> tuple[CatalogChanges, AdSet]:
+    """The whole catalog of one version, and what an index holds of it."""
     changes = await Catalog(context.database).changes_since(0)
-    return await asyncio.to_thread(ad_set, changes.ads, context.schema)
+    return changes, await asyncio.to_thread(ad_set, changes.ads, context.schema)

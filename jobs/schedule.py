@@ -37,6 +37,7 @@ def table(settings: Settings) -> tuple[Job, ...]:
         # Claiming a request is its own fence.
         Job("requested", min(1.0, settings.retrain_every_s), retrain.requested, fenced=False),
         Job("partitions", settings.retention_every_s, retention.keep_partitions),
+        Job("token_keys", settings.retention_every_s, retention.keep_token_keys),
         Job("snapshots", settings.retention_every_s, retention.keep_snapshots),
     )
 

@@ -16,7 +16,7 @@ from app.api.services import Services, services_of
 from app.errors import NotReady, ScopeMissing, Unauthenticated
 from app.serving.state import KeyHolder, Scope
 
-_PREFIX = "adscent_"
+_PREFIX = b"adscent_"
 _HOW = "send Authorization: Bearer adscent_…; `adscent keys create` makes a key"
 
 
@@ -53,7 +53,7 @@ Actor = Annotated[str, Depends(actor)]
 def _holder(request: Request, services: Services) -> KeyHolder:
     given = _secret(request)
     # Looked up by the hash of the secret, so the time of the look-up tells nothing about a key.
-    digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
+    digest = hashlib.sha256(given).digest()
     holder = services.state.keys.get(digest)
     if holder is not None:
         return holder
@@ -62,13 +62,15 @@ def _holder(request: Request, services: Services) -> KeyHolder:
     raise Unauthenticated(f"this API key is unknown or revoked; {_HOW}")
 
 
-def _secret(request: Request) -> str:
-    header = request.headers.get("authorization")
+def _secret(request: Request) -> bytes:
+    # Of headers sent twice the first one counts.
+    headers: dict[bytes, bytes] = dict(reversed(request.scope["headers"]))
+    header = headers.get(b"authorization")
     if header is None:
-        key = request.headers.get("x-api-key")
+        key = headers.get(b"x-api-key", b"")
     else:
-        scheme, _, key = header.partition(" ")
-        key = key.strip() if scheme.lower() == "bearer" else None
-    if not key or not key.startswith(_PREFIX):
+        scheme, _, key = header.partition(b" ")
+        key = key.strip() if scheme.lower() == b"bearer" else b""
+    if not key.startswith(_PREFIX):
         raise Unauthenticated(f"no API key was sent; {_HOW}")
     return key

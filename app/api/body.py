@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 from fastapi import Request, Response
 from msgspec import inspect
+from starlette.requests import ClientDisconnect
 
 from app.errors import BodyInvalid, BodyTooLarge, ContentTypeWrong, FieldError, shown
 
@@ -50,10 +51,11 @@ async def read(
 
     Raises `ContentTypeWrong`, `BodyTooLarge` and `BodyInvalid`.
     """
-    body = await _collect(request, limit)
+    headers = dict(request.scope["headers"])
+    body = await _collect(request, headers.get(b"content-length", b""), limit)
     if optional and not body:
         return decoder.decode(b"{}")
-    _check_type(request)
+    _check_type(headers)
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -87,28 +89,32 @@ def explain(error: Exception, body: bytes, kind: type) -> FieldError:
     return FieldError(field=field or "body", value=shown(value), limit=limit, remedy=remedy)
 
 
-def _check_type(request: Request) -> None:
-    declared = request.headers.get("content-type", "")
-    if declared == "application/json":
+def _check_type(headers: Mapping[bytes, bytes]) -> None:
+    declared = headers.get(b"content-type", b"")
+    if declared == b"application/json":
         return
-    if declared.partition(";")[0].strip().lower() != "application/json":
+    text = declared.decode("latin-1")
+    if text.partition(";")[0].strip().lower() != "application/json":
         raise ContentTypeWrong(
-            f"the body is declared as {shown(declared)!r}; send Content-Type: application/json"
+            f"the body is declared as {shown(text)!r}; send Content-Type: application/json"
         )
 
 
-async def _collect(request: Request, limit: int) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
+async def _collect(request: Request, declared: bytes, limit: int) -> bytes:
+    if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
+    while True:  # most bodies are there whole: an iterator around this would cost more than it
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
         if size > limit:
             raise _too_large(limit)
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large(limit: int) -> BodyTooLarge:

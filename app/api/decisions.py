@@ -12,7 +12,7 @@ from app.api import body
 from app.api.authentication import admit
 from app.api.openapi import operation
 from app.api.schemas import DecisionRequest
-from app.api.services import bundle_of
+from app.api.services import bundle_of, exploration_of
 from app.errors import NotReady
 from app.ids import uuid7
 from app.serving import pipeline
@@ -28,6 +28,7 @@ _EXAMPLE = {
     "placement": "home",
     "exclude": [42],
     "floor_micros": 100_000,
+    "per_advertiser": 1,
 }
 
 
@@ -39,6 +40,7 @@ _EXAMPLE = {
         body=DecisionRequest,
         answers={200: pipeline.Decision},
         example=_EXAMPLE,
+        has_deadline=True,
     ),
 )
 async def decide(request: Request) -> Response:
@@ -46,14 +48,20 @@ async def decide(request: Request) -> Response:
     services = admit(request, "score")
     asked = await body.read(request, _decoder, services.settings.max_body_bytes)
     bundle, tokens = bundle_of(services.state), _tokens_of(services.state)
+    limit = asked.per_advertiser or services.settings.per_advertiser
     query = pipeline.DecisionQuery(
-        asked.user, asked.slots, asked.placement, asked.exclude, asked.floor_micros
+        asked.user, asked.slots, asked.placement, asked.exclude, asked.floor_micros, limit
     )
     now_ms = time.time_ns() // 1_000_000
-    decision = pipeline.decide(bundle, query, now_ms, uuid7(now_ms), tokens)
+    exploration = exploration_of(services, bundle)
+    decision = pipeline.decide(bundle, query, now_ms, uuid7(now_ms), tokens, exploration)
     services.state.recorded.append(query)
     _BY_CERTIFICATE[decision.certified].inc()
     metrics.DECIDED_ADS.inc(len(decision.ads))
+    for ad in decision.ads:
+        if ad.explored:
+            services.state.trials.add(ad.ad_id)
+            metrics.EXPLORED_ADS.inc()
     return body.answer(decision)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.api import schemas
 from app.errors import Problem
+from app.serving.explaining import Explanation
 from app.serving.pipeline import Decision
 
 _SNAPSHOT_ID = "019aaa22-7c00-7a51-8d3e-2f6b90c4e7d1"
@@ -27,6 +28,7 @@ _AD = {
 }
 _CAMPAIGN = {"id": 7, "advertiser_id": 3, "state": "active", "name": "Autumn", "version": 112}
 _ADVERTISER = {"id": 3, "state": "active", "name": "Shoes Ltd", "version": 110}
+_PLACEMENT = {"name": "home", "floor_micros": 500_000, "house_ads": [42], "version": 121}
 _SNAPSHOT = {
     "id": _SNAPSHOT_ID,
     "parent_id": _PARENT_ID,
@@ -95,6 +97,18 @@ EXAMPLES: Mapping[type, dict[str, Any]] = {
             },
         ],
     },
+    schemas.BatchAnswer: {
+        "snapshot_id": _SNAPSHOT_ID,
+        "catalog_version": 118,
+        "users": [
+            {
+                "pctr": [0.02, None],
+                "ecpm_micros": [7_000_000, None],
+                "reasons": [None, "unknown_ad"],
+            },
+            {"pctr": [0.01], "ecpm_micros": [3_500_000], "reasons": ["targeting"]},
+        ],
+    },
     Decision: {
         "decision_id": "019aaa23-0c00-7e15-92ab-7f40d1c86e59",
         "snapshot_id": _SNAPSHOT_ID,
@@ -112,11 +126,66 @@ EXAMPLES: Mapping[type, dict[str, Any]] = {
             }
         ],
     },
+    Explanation: {
+        "decision_id": "019aaa23-0c00-7e15-92ab-7f40d1c86e59",
+        "snapshot_id": _SNAPSHOT_ID,
+        "catalog_version": 118,
+        "certified": True,
+        "floor_micros": 500_000,
+        "per_advertiser": 1,
+        "competing": 1840,
+        "is_trial": False,
+        "ads": [
+            {
+                "ad_id": 43,
+                "reason": "outbid",
+                "slot": None,
+                "price_micros": None,
+                "explored": False,
+                "house": False,
+                "propensity": None,
+                "state": "active",
+                "campaign_state": "active",
+                "advertiser_state": "active",
+                "meets_targeting": True,
+                "bid_micros": 120_000,
+                "pctr": 0.018,
+                "ecpm_micros": 2_160_000,
+                "rank": 212,
+                "needed_ecpm_micros": 7_000_000,
+                "is_new": False,
+                "score_deviation": 0.21,
+                "score": -4.0,
+                "score_parts": [
+                    {"part": "bias", "features": [], "logits": -3.9},
+                    {"part": "main effect", "features": ["ad.campaign"], "logits": -0.15},
+                    {
+                        "part": "interaction",
+                        "features": ["user.geo", "user.hour"],
+                        "logits": 0.05,
+                    },
+                ],
+            }
+        ],
+    },
     schemas.EventsAnswer: {
         "accepted": 1,
         "duplicate": 0,
         "rejected": [{"index": 1, "reason": "expired"}],
     },
+    schemas.QuarantineList: {
+        "items": [
+            {
+                "rule": "address",
+                "type": "click",
+                "events": 41,
+                "first_at": "2026-11-22T11:58:20Z",
+                "last_at": "2026-11-22T12:03:07Z",
+            }
+        ],
+        "next_cursor": None,
+    },
+    schemas.ReleasedView: {"released": 41},
     schemas.AdView: _AD,
     schemas.AdList: _page(_AD),
     schemas.AdChange: _change("ad", _AD),
@@ -126,6 +195,9 @@ EXAMPLES: Mapping[type, dict[str, Any]] = {
     schemas.AdvertiserView: _ADVERTISER,
     schemas.AdvertiserList: _page(_ADVERTISER),
     schemas.AdvertiserChange: _change("advertiser", _ADVERTISER),
+    schemas.PlacementView: _PLACEMENT,
+    schemas.PlacementList: _page(_PLACEMENT),
+    schemas.PlacementChange: _change("placement", _PLACEMENT),
     schemas.SnapshotView: _SNAPSHOT,
     schemas.SnapshotList: _page(_SNAPSHOT),
     schemas.ServingView: _SERVING,

@@ -40,6 +40,14 @@ def after_uuid(cursor: str | None) -> UUID | None:
         raise _foreign(cursor) from error
 
 
+def after_name(cursor: str | None) -> str | None:
+    """The name after which the page starts. Raises `BodyInvalid` for a cursor not made here."""
+    text = _opened(cursor)
+    if text is not None and not text.isprintable():
+        raise _foreign(cursor)
+    return text
+
+
 def page(found: Sequence[_T], limit: int, key: str = "id") -> tuple[Sequence[_T], str | None]:
     """Cut `limit + 1` found rows to a page and the cursor of the next one, if there is one."""
     if len(found) <= limit:

@@ -13,6 +13,8 @@ from app.api import schemas
 from app.api.examples import EXAMPLES
 from app.api.lists import check_query
 from app.errors import PROBLEM_TYPE, Problem
+from app.overload import parameter
+from app.serving.explaining import Explanation
 from app.serving.pipeline import Decision
 from app.serving.state import Scope
 
@@ -25,7 +27,7 @@ _TITLES = {
     413: "The body is too large",
     415: "The body is not declared as JSON",
     422: "A value is not valid; `errors` names the field, the value, the limit and the remedy",
-    503: "Not ready, or the database is away; Retry-After says when to come back",
+    503: "Not ready, the database is away, or too busy; Retry-After says when to come back",
 }
 
 
@@ -38,17 +40,18 @@ def operation(
     example: object = None,
     faults: tuple[int, ...] = (),
     body_required: bool = True,
+    has_deadline: bool = False,
 ) -> dict[str, Any]:
     """The arguments that describe one call to a router's decorator.
 
     `answers`: the type of each success; `faults`: statuses beyond those that every call with a key,
-    parameters or a body has.
+    parameters or a body has; `has_deadline`: whether it takes `X-Deadline-Ms`.
     """
     codes = {401, 403, 422, 503, *faults, *((413, 415) if body else ())}
     responses: dict[int | str, dict[str, Any]] = {
         code: _content(kind, "application/json") for code, kind in answers.items()
     }
-    responses |= {code: _fault(code) for code in sorted(codes)}
+    responses |= {code: fault(code) for code in sorted(codes)}
     extra: dict[str, Any] = {"security": [{"key": []}], "x-scope": scope or "any"}
     if body is not None:
         content: dict[str, Any] = {"schema": _reference(body), "example": example}
@@ -56,6 +59,8 @@ def operation(
             "required": body_required,
             "content": {"application/json": content},
         }
+    if has_deadline:
+        extra["parameters"] = [parameter()]
     described = f"Needs a key with the scope `{scope}`." if scope else "Needs any key."
     # Calls with a body take no parameters; the fastest are spared the dependency.
     checks = [] if body else [Depends(check_query)]
@@ -91,7 +96,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
         for kind in vars(schemas).values()
         if isinstance(kind, type) and issubclass(kind, schemas.Body | schemas.Answer)
     ]
-    _, components = msgspec.json.schema_components([*kinds, Decision, Problem], ref_template=_REF)
+    _, components = msgspec.json.schema_components(
+        [*kinds, Decision, Explanation, Problem], ref_template=_REF
+    )
     parts["schemas"] = {**parts.get("schemas", {}), **components}
     _show_examples(document)
     parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -113,7 +120,8 @@ def _content(kind: type, media: str) -> dict[str, Any]:
     return {"description": described, "content": {media: {"schema": _reference(kind)}}}
 
 
-def _fault(code: int) -> dict[str, Any]:
+def fault(code: int) -> dict[str, Any]:
+    """How a call describes its answer with a problem of this status."""
     return {**_content(Problem, PROBLEM_TYPE), "description": _TITLES[code]}
 
 

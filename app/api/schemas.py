@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from app.serving.pipeline import ScoredAd
+from app.serving.scoring import ScoredAd, ScoredUser
 from app.storage.job_runs import RunState
 from models.types import MAX_ID, BidType, EventType, State
 
@@ -25,7 +25,8 @@ Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 FeatureScalar = FeatureText | Whole | float | bool
 FeatureScalars = Annotated[list[FeatureScalar], Meta(max_length=255)]
 Features = Annotated[dict[FeatureName, FeatureScalar | FeatureScalars | None], Meta(max_length=64)]
-Placement = Annotated[str, Meta(max_length=32, pattern=r"^[A-Za-z0-9_.:/-]*$")]
+PLACEMENT_NAME = r"^[A-Za-z0-9_.:/-]*$"
+Placement = Annotated[str, Meta(max_length=32, pattern=PLACEMENT_NAME)]
 
 # PostgreSQL's text and JSON cannot hold the character NUL, so what it stores must not.
 _STORABLE = r"^[^\x00]*$"
@@ -63,6 +64,28 @@ class ScoreAnswer(Answer, frozen=True):
     ads: list[ScoredAd]
 
 
+class BatchUser(Body, frozen=True):
+    """One user of a batch; `ad_ids` in place of the batch's own."""
+
+    user: Features
+    ad_ids: Annotated[list[Id], Meta(min_length=1, max_length=1000)] | None = None
+
+
+class BatchRequest(Body, frozen=True):
+    """Score ads for many users: each one's own, else those of `ad_ids`; at most 10,000 pairs."""
+
+    users: Annotated[list[BatchUser], Meta(min_length=1, max_length=1000)]
+    ad_ids: Annotated[list[Id], Meta(max_length=1000)] = []
+
+
+class BatchAnswer(Answer, frozen=True):
+    """Scores of each user, in the order of the request, by one snapshot and one catalog version."""
+
+    snapshot_id: UUID
+    catalog_version: int
+    users: list[ScoredUser]
+
+
 class DecisionRequest(Body, frozen=True):
     """Choose ads for the slots of one page."""
 
@@ -71,13 +94,26 @@ class DecisionRequest(Body, frozen=True):
     placement: Placement = ""
     exclude: Annotated[list[Id], Meta(max_length=1000)] = []
     floor_micros: Micros = 0
+    per_advertiser: Annotated[int, Meta(ge=1, le=50)] | None = None
+
+
+class ExplainRequest(DecisionRequest, frozen=True):
+    """A decision to explain. `ad_ids`: ads to explain beside those of the page; `decision_id`: of
+    an earlier decision, for the same draws of exploration."""
+
+    ad_ids: Annotated[list[Id], Meta(max_length=50)] = []
+    decision_id: UUID | None = None
 
 
 class EventBody(Body, frozen=True):
-    """One event of a decided ad; its time is the server's receipt."""
+    """One event of a decided ad; its time is the server's receipt.
+
+    `value_micros`: what a conversion is worth, of which no other type has any.
+    """
 
     type: EventType
     token: str
+    value_micros: Micros | None = None
 
 
 class EventsRequest(Body, frozen=True):
@@ -90,7 +126,7 @@ class RejectedEvent(Answer, frozen=True):
     """An event that was not stored: its position in the request and why."""
 
     index: int
-    reason: Literal["malformed", "unknown_key", "forged", "expired", "too_old"]
+    reason: Literal["malformed", "unknown_key", "forged", "expired", "too_old", "not_a_conversion"]
 
 
 class EventsAnswer(Answer, frozen=True):
@@ -168,6 +204,16 @@ class AdvertiserBody(Body, frozen=True):
     name: Name = ""
 
 
+class PlacementBody(Body, frozen=True):
+    """A placement's floor, per thousand impressions, and the ads for slots that nobody buys.
+
+    House ads are ads of the catalog, the first preferred. At this placement they do not compete.
+    """
+
+    floor_micros: Micros = 0
+    house_ads: Annotated[list[Id], Meta(max_length=50)] = []
+
+
 class StatePatch(Body, frozen=True):
     """A change of state."""
 
@@ -180,6 +226,36 @@ class RetrainRequest(Body, frozen=True):
     step_size: Annotated[float, Meta(gt=0, le=1e12)] | UnsetType = UNSET
     user_radius: Annotated[float, Meta(gt=0)] | UnsetType = UNSET
     ad_radius: Annotated[float, Meta(gt=0)] | UnsetType = UNSET
+
+
+class ReleaseRequest(Body, frozen=True):
+    """Let the events that a rule set aside count after all; of one ad, or of all."""
+
+    rule: Literal["token", "address", "ad"]
+    ad_id: Id | None = None
+
+
+class QuarantinedView(Answer, frozen=True):
+    """Events that one rule has set aside: of one type, and when the first and last came."""
+
+    rule: str
+    type: EventType
+    events: int
+    first_at: datetime
+    last_at: datetime
+
+
+class QuarantineList(Answer, frozen=True):
+    """What is set aside, by rule and type."""
+
+    items: list[QuarantinedView]
+    next_cursor: None = None
+
+
+class ReleasedView(Answer, frozen=True):
+    """How many events count again."""
+
+    released: int
 
 
 class PromoteRequest(Body, frozen=True):
@@ -304,6 +380,24 @@ class AdvertiserView(Answer, frozen=True):
     version: int
 
 
+class PlacementView(Answer, frozen=True):
+    """A placement as the catalog holds it."""
+
+    name: str
+    floor_micros: int
+    house_ads: list[int]
+    version: int
+
+
+class PlacementChange(Answer, frozen=True):
+    """A committed change: it holds on every worker of `acknowledged`, not yet on `pending`."""
+
+    placement: PlacementView
+    catalog_version: int
+    acknowledged: list[str]
+    pending: list[str]
+
+
 class AdChange(Answer, frozen=True):
     """A committed change: it holds on every worker of `acknowledged`, not yet on `pending`."""
 
@@ -349,6 +443,13 @@ class AdvertiserList(Answer, frozen=True):
     """One page of advertisers."""
 
     items: list[AdvertiserView]
+    next_cursor: str | None
+
+
+class PlacementList(Answer, frozen=True):
+    """One page of placements."""
+
+    items: list[PlacementView]
     next_cursor: str | None
 
 

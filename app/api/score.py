@@ -1,4 +1,4 @@
-"""`POST /v1/score`: pCTR, bid and eCPM of given ads for one user."""
+"""`POST /v1/score` and `/v1/score:batch`: figures of given ads for one user, for many users."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from app import metrics
 from app.api import body
 from app.api.authentication import admit
 from app.api.openapi import operation
-from app.api.schemas import ScoreAnswer, ScoreRequest
+from app.api.schemas import BatchAnswer, BatchRequest, ScoreAnswer, ScoreRequest
 from app.api.services import bundle_of
-from app.serving import pipeline
+from app.serving import scoring
 
 router = APIRouter(tags=["serving"])
 _decoder = msgspec.json.Decoder(ScoreRequest)
+_batch_decoder = msgspec.json.Decoder(BatchRequest)
+_MOST_PAIRS = 10_000
+"""Most pairs of a user and an ad in one batch: they keep a worker busy for some 10 ms."""
 _EXAMPLE = {"user": {"geo": "us", "hour": 20}, "ad_ids": [42, 43]}
+_BATCH_EXAMPLE = {
+    "users": [{"user": {"geo": "us", "hour": 20}}, {"user": {"geo": "ca"}, "ad_ids": [42]}],
+    "ad_ids": [42, 43],
+}
 
 
 @router.post(
@@ -28,6 +35,7 @@ _EXAMPLE = {"user": {"geo": "us", "hour": 20}, "ad_ids": [42, 43]}
         body=ScoreRequest,
         answers={200: ScoreAnswer},
         example=_EXAMPLE,
+        has_deadline=True,
     ),
 )
 async def score(request: Request) -> Response:
@@ -35,8 +43,8 @@ async def score(request: Request) -> Response:
     services = admit(request, "score")
     asked = await body.read(request, _decoder, services.settings.max_body_bytes)
     bundle = bundle_of(services.state)
-    query = pipeline.ScoreQuery(asked.user, asked.ad_ids)
-    scored = pipeline.score(bundle, query, time.time_ns() // 1_000_000)
+    query = scoring.ScoreQuery(asked.user, asked.ad_ids)
+    scored = scoring.score(bundle, query, time.time_ns() // 1_000_000)
     metrics.SCORED_ADS.inc(len(scored))
     return body.answer(
         ScoreAnswer(
@@ -45,3 +53,43 @@ async def score(request: Request) -> Response:
             ads=scored,
         )
     )
+
+
+@router.post(
+    "/v1/score:batch",
+    **operation(
+        summary="Score ads for many users",
+        scope="score",
+        body=BatchRequest,
+        answers={200: BatchAnswer},
+        example=_BATCH_EXAMPLE,
+        has_deadline=True,
+    ),
+)
+async def score_batch(request: Request) -> Response:
+    """Score up to 10,000 pairs; the figures are those that `/v1/score` gives."""
+    services = admit(request, "score")
+    asked = await body.read(request, _batch_decoder, services.settings.max_body_bytes)
+    queries = _queries(asked)
+    bundle = bundle_of(services.state)
+    scored = scoring.score_many(bundle, queries, time.time_ns() // 1_000_000)
+    metrics.SCORED_ADS.inc(sum(len(query.ad_ids) for query in queries))
+    return body.answer(
+        BatchAnswer(
+            snapshot_id=bundle.snapshot_id, catalog_version=bundle.live.version, users=scored
+        )
+    )
+
+
+def _queries(asked: BatchRequest) -> list[scoring.ScoreQuery]:
+    """One query a user. Raises `BodyInvalid` for a user without ads, or too many pairs."""
+    queries = [scoring.ScoreQuery(one.user, one.ad_ids or asked.ad_ids) for one in asked.users]
+    without = next((at for at, query in enumerate(queries) if not query.ad_ids), None)
+    if without is not None:
+        field = f"users[{without}].ad_ids"
+        raise body.refuse(field, None, "at least one ad", "Give ad_ids here or for all users.")
+    pairs = sum(len(query.ad_ids) for query in queries)
+    if pairs > _MOST_PAIRS:
+        limit = f"at most {_MOST_PAIRS} pairs of a user and an ad"
+        raise body.refuse("users", pairs, limit, "Send several batches.")
+    return queries

@@ -8,7 +8,9 @@ from fastapi import Request
 
 from app.errors import NotReady
 from app.serving.bundle import Bundle
+from app.serving.click_rules import ClickRules
 from app.serving.state import WorkerState
+from app.serving.trial import Exploration
 from app.settings import Settings
 from app.storage.catalog import Catalog
 from app.storage.engine import Database
@@ -29,12 +31,22 @@ class Services:
     database: Database
     catalog: Catalog
     events: EventWriter
+    rules: ClickRules
 
 
 def services_of(request: Request) -> Services:
     """The services of the process that answers this request."""
     services: Services = request.app.state.services
     return services
+
+
+def exploration_of(services: Services, bundle: Bundle) -> Exploration | None:
+    """The budget for trying new ads; None where there is none."""
+    settings = services.settings
+    if settings.exploration_share <= 0:
+        return None
+    tried = services.state.trials.under(bundle.snapshot_id)
+    return Exploration(settings.exploration_share, settings.exploration_impressions, tried)
 
 
 def bundle_of(state: WorkerState) -> Bundle:

@@ -33,6 +33,11 @@ def revoke(settings: Settings, key_id: UUID) -> None:
     with_database(settings, lambda database: keys.revoke_api_key(database, key_id, now_ms))
 
 
+def rotate_token(settings: Settings) -> int:
+    """Add the key that will seal tokens in a minute; returns its id. Raises `Conflict`."""
+    return with_database(settings, keys.rotate_token_key)
+
+
 def state(key: ApiKey) -> str:
     """ "active", or "revoked" and since when."""
     return "active" if key.revoked_ms is None else f"revoked {moment(key.revoked_ms)}"

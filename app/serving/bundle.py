@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from app.serving.live import LiveCatalog
+from app.serving.users import UserSides
 from models.features import Encoder, Schema
 from models.index import AdIndex
 from models.offset import Model
@@ -26,10 +27,14 @@ class Bundle:
     index: AdIndex | None
     live: LiveCatalog
     takes_placement: bool = field(init=False)
+    users: UserSides = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "takes_placement", self.schema.has("user", "placement"))
+        object.__setattr__(self, "users", UserSides(self.encoder, self.model))
 
     def with_live(self, live: LiveCatalog) -> Bundle:
         """The same snapshot with another catalog version."""
-        return replace(self, live=live)
+        made = replace(self, live=live)
+        object.__setattr__(made, "users", self.users)  # what it remembers still holds
+        return made

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,6 +25,7 @@ from app.serving.eligibility import (
     UNKNOWN,
     Eligibility,
 )
+from app.serving.items import Items
 from app.serving.targeting import Targets
 from models.errors import InvalidInput
 from models.features import Encoder
@@ -66,8 +69,8 @@ class Columns:
     state: Bytes
     campaign_state: Bytes
     advertiser_state: Bytes
-    creatives: list[bytes]
-    encoded: list[bytes]
+    creatives: Items
+    encoded: Items
     targets: Targets
     campaign_states: Mapping[int, int]
     advertiser_states: Mapping[int, int]
@@ -78,13 +81,13 @@ class Columns:
     @classmethod
     def empty(cls) -> Columns:
         """The columns of a catalog without ads."""
-        none: dict[str, Any] = {name: np.zeros(0, np.int64) for name in _INT64}
-        none |= {name: np.zeros(0, np.uint8) for name in _CODES}
+        none: dict[str, Any] = {name: np.zeros(0, np.int64) for name in INT64}
+        none |= {name: np.zeros(0, np.uint8) for name in CODES}
         return cls(
             **none,
             per_click=np.zeros(0, np.bool_),
-            creatives=[],
-            encoded=[],
+            creatives=Items.of(()),
+            encoded=Items.of(()),
             targets=Targets.of([]),
             campaign_states={},
             advertiser_states={},
@@ -106,10 +109,10 @@ class Columns:
         return replace(
             self,
             **arrays,
-            creatives=_with_items(
-                self.creatives, size, rows, [_pack_creative(dict(ad.creative)) for ad in ads]
+            creatives=self.creatives.replaced(
+                size, rows, [_pack_creative(dict(ad.creative)) for ad in ads]
             ),
-            encoded=_with_items(self.encoded, size, rows, [_encode(encoder, ad) for ad in ads]),
+            encoded=self.encoded.replaced(size, rows, [_encode(encoder, ad) for ad in ads]),
             targets=self._targets(ads, size, rows, arrays["targeting_marks"]),
         )
 
@@ -137,15 +140,15 @@ class Columns:
         kept = new_rows >= 0
         arrays: dict[str, Any] = {
             item: _scattered(getattr(self, item)[kept], size, new_rows[kept])
-            for item in (*_INT64, *_CODES, "per_click")
+            for item in (*INT64, *CODES, "per_click")
         }
         arrays["ad_ids"] = ad_ids
         arrays["state"] = _with_unknown(arrays["state"], new_rows[kept])
         return replace(
             self,
             **arrays,
-            creatives=_scattered_items(self.creatives, size, new_rows),
-            encoded=_scattered_items(self.encoded, size, new_rows),
+            creatives=self.creatives.moved(size, new_rows),
+            encoded=self.encoded.moved(size, new_rows),
             targets=self.targets.reordered(size, new_rows),
         )
 
@@ -194,6 +197,13 @@ class Columns:
         return self.targets.replaced(size, rows, [ad.targeting for ad in ads])
 
 
+@lru_cache(maxsize=4096)
+def _mark(targeting: Targeting) -> int:
+    # Not `hash`: it differs between processes, and images of the catalog go from one to another.
+    digest = blake2b(msgspec.msgpack.encode(targeting), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
 _OF_AD: dict[str, Callable[[Ad], int]] = {
     "ad_ids": lambda ad: ad.id,
     "campaign_ids": lambda ad: ad.campaign_id,
@@ -204,12 +214,9 @@ _OF_AD: dict[str, Callable[[Ad], int]] = {
     "starts": lambda ad: ALWAYS_MS if ad.flight_start_ms is None else ad.flight_start_ms,
     "ends": lambda ad: NEVER_MS if ad.flight_end_ms is None else ad.flight_end_ms,
 }
-_INT64 = tuple(_OF_AD)
-_CODES = ("state", "campaign_state", "advertiser_state")
-
-
-def _mark(targeting: Targeting) -> int:
-    return hash(targeting)
+INT64 = tuple(_OF_AD)
+CODES = ("state", "campaign_state", "advertiser_state")
+"""The names of the columns of whole numbers, and of those of states."""
 
 
 def _encode(encoder: Encoder, ad: Ad) -> bytes:
@@ -242,17 +249,6 @@ def _with_values(
     return grown
 
 
-def _with_items(items: list[bytes], size: int, rows: Int64s, values: list[bytes]) -> list[bytes]:
-    """The same for a list."""
-    pairs = list(zip(rows.tolist(), values, strict=True))
-    if len(items) == size and all(items[row] == value for row, value in pairs):
-        return items
-    grown = items + [b""] * (size - len(items))
-    for row, value in pairs:
-        grown[row] = value
-    return grown
-
-
 def _recoded(codes: Bytes, ids: Int64s, changed: Mapping[int, int]) -> Bytes:
     """The codes of rows whose campaign or advertiser is among the changed ones, renewed."""
     if not changed or not len(ids):
@@ -271,14 +267,6 @@ def _merged(known: Mapping[int, int], changed: Mapping[int, int]) -> Mapping[int
 def _scattered(values: npt.NDArray[_Item], size: int, rows: Int64s) -> npt.NDArray[_Item]:
     spread = np.zeros(size, values.dtype)
     spread[rows] = values
-    return spread
-
-
-def _scattered_items(items: list[bytes], size: int, rows: Int64s) -> list[bytes]:
-    spread = [b""] * size
-    for row, item in zip(rows.tolist(), items, strict=True):
-        if row >= 0:
-            spread[row] = item
     return spread
 
 

@@ -35,6 +35,9 @@ REASONS = (
 """Why an ad is not eligible, the first failing cause winning; None means it is eligible."""
 
 _TEXTS = np.array(REASONS, object)
+_BITS = (1 << np.arange(8)).astype(np.uint8)
+_UNPACKED_BYTES = 2048
+"""Up to this length a whole bitmap is unpacked sooner than some of its bits are picked."""
 _OF_CAMPAIGN, _OF_ADVERTISER = 3, 5
 _NOT_STARTED, _ENDED, _TARGETING, _EXCLUDED = range(8, 12)
 
@@ -79,25 +82,29 @@ class Eligibility:
         allowed = self.targets.allowed(user)
         open_rows = self._open_at(now_ms).rows
         mask = open_rows.copy() if allowed is None else np.bitwise_and(open_rows, allowed)
-        for row in excluded:
-            mask[row >> 3] &= 255 ^ (1 << (row & 7))
+        without(mask, excluded)
         return mask
 
     def reasons(
         self, rows: Int64s, mask: Bytes, now_ms: int, excluded: Collection[int] = ()
     ) -> list[str | None]:
         """Why each of some rows (int64 [m]) is not in `mask`, which `mask()` made; else None."""
-        eligible = among(mask, rows)
-        if eligible.all():
+        if among(mask, rows).all():
             return [None] * len(rows)
+        texts: list[str | None] = _TEXTS[self.codes(rows, mask, now_ms, excluded)].tolist()
+        return texts
+
+    def codes(
+        self, rows: Int64s, mask: Bytes, now_ms: int, excluded: Collection[int] = ()
+    ) -> Bytes:
+        """The same as indices into `REASONS`: uint8 [m]."""
         causes = self._causes(now_ms)[rows]
         if excluded:
             # An excluded ad whose targeting fails as well is still reported as excluded.
             left_out = np.isin(rows, np.fromiter(excluded, np.int64, len(excluded)))
             causes[left_out & (causes == _TARGETING)] = _EXCLUDED
-        causes[eligible] = 0
-        texts: list[str | None] = _TEXTS[causes].tolist()
-        return texts
+        causes[among(mask, rows)] = 0
+        return causes
 
     def reason(
         self,
@@ -147,7 +154,15 @@ class Eligibility:
         return _Open(start_ms, int(after.min(initial=NEVER_MS)), packed(running & active))
 
 
+def without(mask: Bytes, rows: Collection[int]) -> None:
+    """Take some rows out of a bitmap, in place."""
+    for row in rows:
+        mask[row >> 3] &= 255 ^ (1 << (row & 7))
+
+
 def among(mask: Bytes, rows: Int64s) -> Bools:
     """Which of some rows (int64 [m]) the bitmap holds: bool [m]."""
-    found: Bools = (mask[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(np.bool_)
+    if len(mask) <= _UNPACKED_BYTES:
+        return np.unpackbits(mask, bitorder="little").view(np.bool_).take(rows)
+    found: Bools = (mask.take(rows >> 3) & _BITS.take(rows & 7)) != 0
     return found

@@ -6,19 +6,33 @@ requests that hold it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from app.serving.columns import Columns
 from app.serving.eligibility import UNKNOWN, Eligibility
+from app.serving.newness import new_rows
 from app.serving.retrieval import Searchable
+from models.exploration import score_variances
 from models.features import Encoder, stack
 from models.index import AdIndex, packed
 from models.offset import Model
 from models.publish import promise
-from models.types import Ad, Bools, CatalogChanges, Float32s, Int64s
+from models.types import (
+    Ad,
+    Bools,
+    Bytes,
+    CatalogChanges,
+    Float32s,
+    Float64s,
+    Int64s,
+    Placement,
+)
+
+_SPARSE = 4
+"""Ids may be this many times as many as ads for a table of them all to be kept: 8 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +50,47 @@ class _Parts:
         latent, main = self.model.ad_vectors(stack(encoded, features))
         return np.column_stack((latent, main, _log_bids(columns, rows)))
 
+    def new(self, columns: Columns, rows: Int64s, before: Bytes | None = None) -> Bytes:
+        """The packed rows of ads that are new to the model: some rows anew, others as before."""
+        bits = np.zeros(len(columns), np.bool_)
+        if before is not None:
+            known = np.unpackbits(before, bitorder="little")[: len(columns)]
+            bits[: len(known)] = known
+        bits[rows] = new_rows(columns, rows, self.model, self.encoder.schema)
+        return packed(bits)
+
 
 class LiveCatalog:
     """Every ad of one catalog version over one snapshot; immutable, safe to share between threads.
 
     Rows 0 … n−1 are the index's own, later rows are ads that it does not hold. `columns`: the ads;
-    `eligibility`: who may serve; `searchable`: how retrieval reaches them; `version`: the catalog
-    version that holds.
+    `eligibility`: who may serve; `searchable`: how retrieval reaches them; `new`: packed bitmap of
+    the ads that the model hardly knows; `placements`: by name; `version`: the catalog version that
+    holds.
     """
 
     __slots__ = (
         "_newer_ids",
         "_newer_rows",
         "_parts",
+        "_table",
         "columns",
         "eligibility",
+        "new",
+        "placements",
         "searchable",
         "version",
     )
 
     def __init__(
-        self, version: int, columns: Columns, searchable: Searchable, parts: _Parts
+        self,
+        version: int,
+        columns: Columns,
+        searchable: Searchable,
+        placements: Mapping[str, Placement],
+        parts: _Parts,
+        table: Int64s | None = None,
+        new: Bytes | None = None,
     ) -> None:
         self.version, self.columns, self.searchable, self._parts = (
             version,
@@ -64,10 +98,13 @@ class LiveCatalog:
             searchable,
             parts,
         )
+        self.placements = placements
+        self.new = parts.new(columns, np.arange(len(columns))) if new is None else new
         self.eligibility: Eligibility = columns.eligibility()
         newer = columns.ad_ids[len(parts.index) :]
         order = np.argsort(newer)
         self._newer_ids, self._newer_rows = newer[order], order + len(parts.index)
+        self._table = _table(columns) if table is None else table
 
     @classmethod
     def load(
@@ -77,7 +114,20 @@ class LiveCatalog:
         columns = Columns.empty().with_states(changes.campaigns, changes.advertisers)
         ads = {ad.id: ad for ad in changes.ads}
         columns = columns.with_ads(list(ads.values()), np.arange(len(ads)), encoder)
-        return _attached(changes.version, columns, index, model, encoder)
+        return cls.over(changes.version, columns, changes.placements, index, model, encoder)
+
+    @classmethod
+    def over(
+        cls,
+        version: int,
+        columns: Columns,
+        placements: Iterable[Placement],
+        index: AdIndex | None,
+        model: Model,
+        encoder: Encoder,
+    ) -> LiveCatalog:
+        """The same from columns, which are shared where their rows are the index's already."""
+        return _attached(version, columns, _by_name(placements), index, model, encoder)
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -99,18 +149,39 @@ class LiveCatalog:
         before = self.columns.with_states(changes.campaigns, changes.advertisers)
         columns = before.with_ads(ads, rows, self._parts.encoder)
         searchable = _changed(self.searchable, before, columns, rows, self._parts)
-        return LiveCatalog(changes.version, columns, searchable, self._parts)
+        placements = {**self.placements, **_by_name(changes.placements)}
+        # The table tells which ads there are, and most changes leave that as it was.
+        is_kept = (
+            columns.ad_ids is self.columns.ad_ids
+            and not (self.columns.state[rows] == UNKNOWN).any()
+        )
+        table = self._table if is_kept else None
+        new = self._parts.new(columns, rows, self.new)
+        return LiveCatalog(
+            changes.version, columns, searchable, placements, self._parts, table, new
+        )
 
     def attach(self, index: AdIndex | None, model: Model) -> LiveCatalog:
         """The same catalog version over another snapshot of the same schema.
 
         Every row may move. Takes about 0.1 s at 300,000 ads: not for the event loop.
         """
-        return _attached(self.version, self.columns, index, model, self._parts.encoder)
+        return _attached(
+            self.version, self.columns, self.placements, index, model, self._parts.encoder
+        )
+
+    def score_variances(self, rows: Int64s) -> Float64s:
+        """How uncertain the model is of the scores of some rows: float64 [m]."""
+        features = len(self._parts.encoder.schema.ad)
+        encoded = [self.columns.features(row, features) for row in rows.tolist()]
+        return score_variances(self._parts.model, stack(encoded, features))
 
     def rows_of(self, ad_ids: Sequence[int]) -> Int64s:
         """The row of each ad, −1 where the catalog does not have it: int64 [m]."""
-        rows = self._places(np.array(ad_ids, np.int64))
+        ids = np.array(ad_ids, np.int64)
+        if self._table is not None:
+            return self._table.take(ids, mode="clip")
+        rows = self._places(ids)
         if len(self):
             rows[self.columns.state[rows] == UNKNOWN] = -1  # rows of −1 stay what they are
         return rows
@@ -136,6 +207,20 @@ class LiveCatalog:
         return rows
 
 
+def _table(columns: Columns) -> Int64s | None:
+    """The row of every id up to one beyond the largest, −1 where there is none: one look-up.
+
+    None where ids are so sparse that it would be large: they are looked up by bisection.
+    """
+    places = int(columns.ad_ids.max(initial=0)) + 2
+    if places > _SPARSE * (len(columns) + 1024):
+        return None
+    table = np.full(places, -1, np.int64)
+    known = columns.state != UNKNOWN
+    table[columns.ad_ids[known]] = np.flatnonzero(known)
+    return table
+
+
 def _found(ascending: Int64s, ids: Int64s) -> Int64s:
     """The position of each id, −1 where it is absent."""
     if not len(ascending):
@@ -144,8 +229,17 @@ def _found(ascending: Int64s, ids: Int64s) -> Int64s:
     return np.where(ascending[at] == ids, at, -1)
 
 
+def _by_name(placements: Iterable[Placement]) -> dict[str, Placement]:
+    return {placement.name: placement for placement in placements}
+
+
 def _attached(
-    version: int, columns: Columns, index: AdIndex | None, model: Model, encoder: Encoder
+    version: int,
+    columns: Columns,
+    placements: Mapping[str, Placement],
+    index: AdIndex | None,
+    model: Model,
+    encoder: Encoder,
 ) -> LiveCatalog:
     columns = columns.moved(*_without_unknown(columns))
     if index is None:
@@ -156,7 +250,7 @@ def _attached(
     columns = _aligned(columns, index)
     parts = _Parts(index, model, encoder)
     searchable = _searchable(columns, parts)
-    return LiveCatalog(version, columns, searchable, parts)
+    return LiveCatalog(version, columns, searchable, placements, parts)
 
 
 def _without_unknown(columns: Columns) -> tuple[int, Int64s, Int64s]:
@@ -200,6 +294,7 @@ def _searchable(columns: Columns, parts: _Parts) -> Searchable:
         columns.bid_micros,
         columns.per_click,
         promise(parts.encoder.schema),
+        columns.advertiser_ids,
     )
 
 
@@ -212,6 +307,7 @@ def _changed(
         ad_ids=columns.ad_ids,
         bid_micros=columns.bid_micros,
         per_click=columns.per_click,
+        advertisers=columns.advertiser_ids,
     )
     if not len(rows) or _same(before, columns):
         return made

@@ -1,4 +1,4 @@
-"""From a query and a bundle to scores or a decision: plain functions, no I/O, no clock."""
+"""From a query and a bundle to a decision: plain functions, no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -6,55 +6,39 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import msgspec
-import numpy as np
 
-from app.serving.auction import Placed, auction, expected_cpm
 from app.serving.bundle import Bundle
-from app.serving.retrieval import Retrieved, UserSide, retrieve
+from app.serving.page import Ask, Filled, contest, fill, no_fill
 from app.serving.targeting import value_texts
 from app.serving.tokens import MAX_PLACEMENT, TokenContent, Tokens
+from app.serving.trial import Exploration
 from models.errors import FeatureValueInvalid
 from models.features import pack
-from models.offset import sigmoid
 from models.types import Encoded, FeatureValue, Int64s
 
 _User = Mapping[str, FeatureValue]
 
 
-class ScoreQuery(msgspec.Struct, frozen=True):
-    """Score these ads for one user. Feature names come without their `user.`."""
-
-    user: _User
-    ad_ids: Sequence[int]
-
-
-class ScoredAd(msgspec.Struct, frozen=True, gc=False):
-    """One scored ad; an ad that the catalog does not have has no figures.
-
-    `reason` says why the ad is not eligible, see `app.serving.eligibility.REASONS`.
-    """
-
-    ad_id: int
-    known: bool
-    pctr: float | None
-    bid_micros: int | None
-    ecpm_micros: int | None
-    eligible: bool
-    reason: str | None
-
-
 class DecisionQuery(msgspec.Struct, frozen=True):
-    """Choose ads for `slots` (≥ 1) slots, none of `exclude` (ad ids), none below the floor."""
+    """Choose ads for `slots` (≥ 1) slots, none of `exclude` (ad ids), none below the floor.
+
+    At most `per_advertiser` of one advertiser.
+    """
 
     user: _User
     slots: int
     placement: str = ""
     exclude: Sequence[int] = ()
     floor_micros: int = 0
+    per_advertiser: int = 50
 
 
-class DecidedAd(msgspec.Struct, frozen=True):
-    """One ad in one slot (counted from 0); `price_micros` is per click, or per thousand for CPM."""
+class DecidedAd(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One ad in one slot (counted from 0); `price_micros` is per click, or per thousand for CPM.
+
+    `house`: the placement's own ad, in a slot that nobody bought, free. `explored`: a new ad, tried
+    there to learn about it, whatever its eCPM.
+    """
 
     slot: int
     ad_id: int
@@ -63,12 +47,16 @@ class DecidedAd(msgspec.Struct, frozen=True):
     price_micros: int
     creative: dict[str, str]
     token: str
+    house: bool = False
+    explored: bool = False
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer to one ad request, best slot first.
 
-    `certified`: no eligible ad that was passed over has a higher eCPM than the ads chosen.
+    `certified`: no eligible ad that was passed over has a higher eCPM than the ads chosen, explored
+    ones and ads aside of which the advertiser has its share already. `no_fill`: for an answer
+    without ads, how many ads of the catalog were kept from it by each reason.
     """
 
     decision_id: UUID
@@ -76,62 +64,34 @@ class Decision(msgspec.Struct, frozen=True):
     catalog_version: int
     certified: bool
     ads: list[DecidedAd]
-
-
-def score(bundle: Bundle, query: ScoreQuery, now_ms: int) -> list[ScoredAd]:
-    """Score ads for one user, in the order asked for.
-
-    Raises `FeatureUnknown` and `FeatureValueInvalid`.
-    """
-    _, user = _user_side(bundle, query.user)
-    live = bundle.live
-    rows = live.rows_of(query.ad_ids)
-    is_known = rows >= 0
-    if not is_known.any():
-        return [_unknown(ad_id) for ad_id in query.ad_ids]
-    known = rows if is_known.all() else np.where(is_known, rows, rows.max())
-    mask = live.eligibility.mask(query.user, now_ms)
-    pctr = sigmoid(live.searchable.scores(known, user))
-    bids = live.columns.bid_micros[known]
-    ecpm = expected_cpm(pctr, bids, live.columns.per_click[known])
-    columns = (
-        query.ad_ids,
-        pctr.tolist(),
-        bids.tolist(),
-        ecpm.astype(np.int64).tolist(),  # not negative, so this is the floor
-        live.eligibility.reasons(known, mask, now_ms),
-    )
-    scored = [
-        ScoredAd(ad_id, True, p, bid, e, reason is None, reason)
-        for ad_id, p, bid, e, reason in zip(*columns, strict=True)
-    ]
-    for at in np.flatnonzero(~is_known).tolist() if known is not rows else ():
-        scored[at] = _unknown(query.ad_ids[at])
-    return scored
+    no_fill: dict[str, int] = {}
 
 
 def decide(
-    bundle: Bundle, query: DecisionQuery, now_ms: int, decision_id: UUID, tokens: Tokens
+    bundle: Bundle,
+    query: DecisionQuery,
+    now_ms: int,
+    decision_id: UUID,
+    tokens: Tokens,
+    exploration: Exploration | None = None,
 ) -> Decision:
     """Choose and price ads for one request and seal a token for each.
 
-    The propensity in every token is 1.0: nothing is explored yet, the choice is deterministic.
+    Without `exploration` no new ad is tried: the choice is deterministic, every propensity 1.
     Raises `FeatureUnknown`, and `FeatureValueInvalid` also for a placement above 32 characters
     or one that `user.placement` contradicts.
     """
-    values = _with_placement(bundle, query)
-    encoded, user = _user_side(bundle, values)
+    values = placed_values(bundle, query)
+    encoded, user = bundle.users.encoded(values)
     live = bundle.live
     excluded = _rows_there(live.rows_of(query.exclude)) if query.exclude else ()
-    mask = live.eligibility.mask(values, now_ms, excluded)
-    found = retrieve(live.searchable, mask, user, query.slots + 1, query.floor_micros)
-    placed = _placed(bundle, found, query)
+    ask = Ask(query.slots, query.placement, query.floor_micros, query.per_advertiser)
+    who = contest(live, values, now_ms, ask, excluded)
+    page = fill(live, user, ask, who, decision_id, exploration)
     sealing = _Sealing(bundle, query, now_ms, decision_id, encoded)
-    ads = [
-        _decided(sealing, tokens, slot, int(found.rows[winner.candidate]), found, winner)
-        for slot, winner in enumerate(placed)
-    ]
-    return Decision(decision_id, bundle.snapshot_id, live.version, found.certified, ads)
+    ads = [_decided(sealing, tokens, slot, filled) for slot, filled in enumerate(page.slots)]
+    reasons = {} if ads else no_fill(live, who, now_ms, excluded)
+    return Decision(decision_id, bundle.snapshot_id, live.version, page.certified, ads, reasons)
 
 
 class _Sealing(msgspec.Struct, frozen=True):
@@ -144,13 +104,7 @@ class _Sealing(msgspec.Struct, frozen=True):
     user: Encoded
 
 
-def _user_side(bundle: Bundle, values: _User) -> tuple[Encoded, UserSide]:
-    encoded = bundle.encoder.encode_user(values)
-    latent, main = bundle.model.user_vector(encoded)
-    return encoded, UserSide(latent, bundle.model.bias + main)
-
-
-def _with_placement(bundle: Bundle, query: DecisionQuery) -> _User:
+def placed_values(bundle: Bundle, query: DecisionQuery) -> _User:
     """The user's features; the placement is one where the schema says so and none was given."""
     if len(query.placement) > MAX_PLACEMENT:
         raise FeatureValueInvalid(
@@ -174,31 +128,13 @@ def _with_placement(bundle: Bundle, query: DecisionQuery) -> _User:
     return {**query.user, "placement": query.placement}
 
 
-def _unknown(ad_id: int) -> ScoredAd:
-    return ScoredAd(ad_id, False, None, None, None, False, "unknown_ad")
-
-
 def _rows_there(rows: Int64s) -> list[int]:
     there: list[int] = rows[rows >= 0].tolist()
     return there
 
 
-def _placed(bundle: Bundle, found: Retrieved, query: DecisionQuery) -> list[Placed]:
-    columns = bundle.live.columns
-    return auction(
-        columns.ad_ids[found.rows],
-        found.pctr,
-        columns.bid_micros[found.rows],
-        columns.per_click[found.rows],
-        slots=query.slots,
-        floor_micros=query.floor_micros,
-    )
-
-
-def _decided(
-    sealing: _Sealing, tokens: Tokens, slot: int, row: int, found: Retrieved, winner: Placed
-) -> DecidedAd:
-    columns = sealing.bundle.live.columns
+def _decided(sealing: _Sealing, tokens: Tokens, slot: int, filled: Filled) -> DecidedAd:
+    columns, row = sealing.bundle.live.columns, filled.row
     ad_id = int(columns.ad_ids[row])
     ad = columns.features(row, len(sealing.bundle.schema.ad))
     content = TokenContent(
@@ -208,12 +144,20 @@ def _decided(
         slot=slot,
         snapshot_id=sealing.bundle.snapshot_id,
         catalog_version=sealing.bundle.live.version,
-        price_micros=winner.price_micros,
-        propensity=1.0,
+        price_micros=filled.price_micros,
+        propensity=filled.propensity,
         placement=sealing.query.placement,
-        explored=False,
+        explored=filled.explored,
         features=pack(sealing.user, ad),
     )
-    pctr = float(found.pctr[winner.candidate])
-    creative, token = columns.creative(row), tokens.seal(content)
-    return DecidedAd(slot, ad_id, pctr, winner.ecpm_micros, winner.price_micros, creative, token)
+    return DecidedAd(
+        slot,
+        ad_id,
+        filled.pctr,
+        filled.ecpm_micros,
+        filled.price_micros,
+        columns.creative(row),
+        tokens.seal(content),
+        filled.house,
+        filled.explored,
+    )

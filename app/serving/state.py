@@ -10,6 +10,7 @@ from typing import Literal
 from app.serving.bundle import Bundle
 from app.serving.pipeline import DecisionQuery
 from app.serving.tokens import Tokens
+from app.serving.trial import Trials
 
 Scope = Literal["score", "ingest", "admin"]
 
@@ -32,7 +33,7 @@ class WorkerState:
     `keys`: holders of the live API keys by the SHA-256 of their secret. `recorded`: recent queries,
     with which the next snapshot is warmed. `snapshot_fault`: why the newest snapshot is not the one
     served. `catalog_version`: the version whose changes hold in this worker, also before there is
-    a bundle.
+    a bundle. `trials`: how often new ads were tried under the present snapshot.
     """
 
     bundle: Bundle | None = None
@@ -42,4 +43,5 @@ class WorkerState:
     database_reachable: bool = False
     snapshot_fault: str | None = None
     catalog_version: int = 0
+    trials: Trials = field(default_factory=Trials)
     recorded: deque[DecisionQuery] = field(default_factory=lambda: deque(maxlen=RECORDED_QUERIES))

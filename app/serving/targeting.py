@@ -1,38 +1,62 @@
-"""Targeting of a whole catalog at once: clauses compiled per feature, answered by bitmaps.
+"""Targeting of a whole catalog at once: rules compiled per feature, answered by bitmaps.
 
-Which rows a feature's clauses rule out depends on nothing but the request's value of that feature,
-so the answer is kept per (feature, value) and a request combines a few bitmaps.
+A request combines a few bitmaps, one or two for each feature that is targeted (see
+`app.serving.rules`), whatever the number of ads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
+from app.serving.rules import Draft, Met, Rules
 from models.features import Feature, canonical
 from models.index import packed
-from models.types import Bools, Bytes, Clause, FeatureValue, Float64s, Int64s, Targeting
+from models.types import Bools, Bytes, FeatureValue, Int64s, Targeting
 
 _ALL, _ANY, _NONE = range(3)
-_CACHE_BYTES = 16_000_000
 _PREFIX = "user."
 _RECENT_ROWS = 2000
 """Most rows of the small layer: one more, and the whole catalog is compiled anew."""
 _FEW_ROWS = 50
-"""The same when rows move to another snapshot's index, which happens off the event loop."""
+"""In a small catalog: from so many rows and a sixteenth of all, compiling anew costs less."""
+
+
+class Place(NamedTuple):
+    """What a set of rules is about. `turn`: where a row has to meet several clauses of one
+    feature, each is in a set of its own."""
+
+    feature: str
+    role: int
+    turn: int
 
 
 def value_texts(name: str, value: FeatureValue) -> tuple[str, ...]:
     """The texts that targeting compares: canonical, a numeric value unbucketed; missing is ()."""
-    if not isinstance(value, list | tuple):
-        text = canonical(_as_text(name), value)
-        return (text,) if text else ()
-    texts = (canonical(_as_text(name), item) for item in value)
-    return tuple(text for text in texts if text)
+    if isinstance(value, list | tuple):
+        return tuple(text for item in value for text in _texts(name, item))
+    return _texts(name, value)
+
+
+def _texts(name: str, value: FeatureValue) -> tuple[str, ...]:
+    # Kept where that is safe (true equals 1, as a key): making a value canonical takes longer
+    # than all the rest.
+    if type(value) is str or type(value) is int:
+        return _kept_texts(name, value)
+    return _made_texts(name, value)
+
+
+@lru_cache(maxsize=16_384)
+def _kept_texts(name: str, value: str | int) -> tuple[str, ...]:
+    return _made_texts(name, value)
+
+
+def _made_texts(name: str, value: FeatureValue) -> tuple[str, ...]:
+    text = canonical(_as_text(name), value)
+    return (text,) if text else ()
 
 
 @lru_cache(maxsize=256)
@@ -40,77 +64,57 @@ def _as_text(name: str) -> Feature:
     return Feature("user", name, "categorical")
 
 
-@dataclass(frozen=True, slots=True)
-class _Entries:
-    """Which row has which clause in which role: int64 [e] each."""
-
-    rows: Int64s
-    clauses: Int64s
-    roles: Int64s
-
-    def where(self, kept: Bools) -> _Entries:
-        return _Entries(self.rows[kept], self.clauses[kept], self.roles[kept])
-
-    def moved(self, new_rows: Int64s) -> _Entries:
-        """With row i now `new_rows[i]`, dropped where that is negative."""
-        rows = new_rows[self.rows]
-        return _Entries(rows, self.clauses, self.roles).where(rows >= 0)
-
-
-_NO_ENTRIES = _Entries(*(np.zeros(0, np.int64) for _ in range(3)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    """One feature's word on every row, packed: not ruled out; has a clause of `any` that is met."""
-
-    allowed: Bytes
-    any_met: Bytes
-
-
 class Targets:
     """The targeting of n rows, immutable. Safe to share between threads.
 
-    Compiling is linear in the clauses of the whole catalog, so rows changed since go into a second,
-    small layer that voids theirs in the first; both layers' cached answers outlive a change.
+    Compiling is linear in the rules of the whole catalog, so rows changed since go into a second,
+    small layer, which has rows of its own and speaks for them instead of the first.
     """
 
-    def __init__(self, size: int, base: _Layer, recent: _Layer | None, void: Bools) -> None:
+    def __init__(self, size: int, base: _Layer, recent: _Recent) -> None:
         self.size, self._base, self._recent = size, base, recent
-        self._void = void  # bool [size]: rows that the base says nothing about
-        self._packed_void = packed(void)
 
     @classmethod
     def of(cls, targetings: Sequence[Targeting]) -> Targets:
         """The targeting of rows 0, 1, 2, …"""
-        known: dict[Clause, int] = {}
         size = len(targetings)
-        entries = _listed(np.arange(size), targetings, known)
-        return cls(size, _Layer.compiled(size, known, entries), None, np.zeros(size, np.bool_))
+        return cls(size, _Layer.compiled(np.arange(size), targetings, size), _Recent.none(size))
 
     def replaced(self, size: int, rows: Int64s, targetings: Sequence[Targeting]) -> Targets:
-        """The same for `size` rows of which some (int64 [m]) have new targeting or are new."""
-        void = np.ones(size, np.bool_)
-        void[: self.size] = self._void
-        void[rows] = True
-        known, entries = ({}, _NO_ENTRIES) if self._recent is None else self._recent.content()
-        fresh = _listed(rows, targetings, known)
-        entries = _joined(entries.where(~np.isin(entries.rows, rows)), fresh)
-        if int(void.sum()) > min(_RECENT_ROWS, _FEW_ROWS + size // 16):
-            return self._merged(known, entries, void)
-        return Targets(size, self._base, _Layer.compiled(size, known, entries), void)
+        """The same for `size` rows of which some (int64 [m]) have new targeting or are new.
+
+        Takes milliseconds, but seconds for a large catalog when too many rows have changed.
+        """
+        added = np.setdiff1d(np.arange(self.size, size), rows)
+        if len(added):
+            rows = np.concatenate((rows, added))
+            targetings = [*targetings, *(Targeting() for _ in range(len(added)))]
+        recent = self._recent.replaced(size, rows, targetings)
+        made = Targets(size, self._base, recent)
+        few = min(_RECENT_ROWS, _FEW_ROWS + size // 16)
+        return made._merged() if len(recent.rows) > few else made
 
     def reordered(self, size: int, new_rows: Int64s) -> Targets:
-        """The same with row i moved to `new_rows[i]`, or dropped where that is negative."""
-        kept = new_rows >= 0
-        void = np.zeros(size, np.bool_)
-        void[new_rows[kept]] = self._void[kept]
-        base = self._base.reordered(size, new_rows)
-        if self._recent is None:
-            return Targets(size, base, None, void)
-        recent = self._recent.reordered(size, new_rows)
-        moved = Targets(size, base, recent, void)
-        return moved if void.sum() <= _FEW_ROWS else moved._merged(*recent.content(), void)
+        """The same with row i moved to `new_rows[i]`, or dropped where that is negative.
+
+        Takes a second at 300,000 ads: not for the event loop.
+        """
+        merged = self._merged()
+        return Targets(size, merged._base.moved(size, new_rows), _Recent.none(size))
+
+    @classmethod
+    def of_rules(cls, size: int, rules: Mapping[Place, Rules]) -> Targets:
+        """The targeting of `size` rows from what `rules` gave."""
+        mets = {place: Met(size, of) for place, of in rules.items()}
+        return cls(size, _Layer(size, mets), _Recent.none(size))
+
+    def rules(self) -> Mapping[Place, Rules]:
+        """The compiled rules of all rows, which can be written to a file."""
+        return {place: met.rules for place, met in self._merged()._base.mets.items()}
+
+    def warm_as(self, other: Targets) -> None:
+        """Make ready the answers that the other has been asked for."""
+        self._base.warm_as(other._base)
 
     def allowed(self, user: Mapping[str, FeatureValue]) -> Bytes | None:
         """The packed rows whose targeting this user meets; None when that is every row.
@@ -118,208 +122,141 @@ class Targets:
         `user`: values by name without the `user.` prefix. Raises `FeatureValueInvalid`.
         """
         by_base = self._base.allowed(user)
-        if self._recent is None:
+        if not len(self._recent.rows):
             return by_base
-        by_recent = self._recent.allowed(user)
-        if by_base is None:
-            return by_recent
-        either = self._packed_void.copy()
-        either[: len(by_base)] |= by_base
-        return either if by_recent is None else either & by_recent
+        result = self._recent.others.copy()
+        if by_base is not None:
+            result[: len(by_base)] &= by_base
+        self._recent.add_allowed(user, result)
+        return result
 
-    def _merged(self, recent: dict[Clause, int], entries: _Entries, void: Bools) -> Targets:
-        """The base without its void rows, and these entries, as one layer."""
-        known, of_base = self._base.content()
-        renumbered = [known.setdefault(clause, len(known)) for clause in recent]
-        clauses = np.array(renumbered, np.int64)[entries.clauses]
-        kept = of_base.where(~void[of_base.rows])
-        joined = _joined(kept, _Entries(entries.rows, clauses, entries.roles))
-        size = len(void)
-        return Targets(size, _Layer.compiled(size, known, joined), None, np.zeros(size, np.bool_))
+    def _merged(self) -> Targets:
+        """The same with all rows in the first layer."""
+        rows = self._recent.rows
+        if not len(rows):
+            return self
+        stay = np.arange(self.size)
+        stay[rows] = -1
+        base = self._base.moved(self.size, stay[: self._base.size])
+        layer = base.joined(self._recent.layer.moved(self.size, rows))
+        return Targets(self.size, layer, _Recent.none(self.size))
 
 
 class _Layer:
-    """Compiled targeting of some of n rows; those without a clause are allowed."""
+    """The compiled rules of n rows; those without a rule are allowed."""
 
-    def __init__(
-        self,
-        size: int,
-        known: dict[Clause, int],
-        entries: _Entries,
-        features: dict[str, _FeatureTargets],
-    ) -> None:
-        self.size, self._known, self._entries, self._features = size, known, entries, features
-        self._cache: dict[tuple[str, object], _Verdict] = {}
-        self._cached_most = max(64, _CACHE_BYTES // max(1, size // 4))
+    def __init__(self, size: int, mets: Mapping[Place, Met]) -> None:
+        self.size, self.mets = size, mets
+        holders = [met.rules.holders for place, met in mets.items() if place.role == _ANY]
         has_any = np.zeros(size, np.bool_)
-        has_any[entries.rows[entries.roles == _ANY]] = True
-        self._free_of_any = packed(~has_any) if has_any.any() else None
+        for rows in holders:
+            has_any[rows] = True
+        self._free_of_any = packed(~has_any)
+        self._by_feature: dict[str, list[tuple[int, Met]]] = {}
+        for place, met in mets.items():
+            self._by_feature.setdefault(place.feature, []).append((place.role, met))
 
     @classmethod
-    def compiled(cls, size: int, known: dict[Clause, int], entries: _Entries) -> _Layer:
-        """Entries whose clauses are numbered by `known`."""
-        used, clauses = np.unique(entries.clauses, return_inverse=True)
-        names = tuple(known)
-        known = {names[old]: new for new, old in enumerate(used.tolist())}
-        entries = _Entries(entries.rows, clauses, entries.roles)
-        return cls(size, known, entries, _by_feature(size, tuple(known), entries))
+    def compiled(cls, rows: Int64s, targetings: Sequence[Targeting], size: int) -> _Layer:
+        """The layer of `size` rows of which these (int64 [m]) have these targetings."""
+        drafts: dict[Place, Draft] = {}
+        for row, targeting in zip(rows.tolist(), targetings, strict=True):
+            _draft(drafts, row, targeting)
+        return cls(size, {place: Met(size, draft.rules()) for place, draft in drafts.items()})
 
-    def content(self) -> tuple[dict[Clause, int], _Entries]:
-        """What it was compiled from; the numbering is a copy."""
-        return dict(self._known), self._entries
+    def moved(self, size: int, new_rows: Int64s) -> _Layer:
+        """The same with row i now `new_rows[i]`, dropped where that is negative."""
+        return _Layer(size, {place: met.moved(size, new_rows) for place, met in self.mets.items()})
 
-    def reordered(self, size: int, new_rows: Int64s) -> _Layer:
-        """The same with rows moved; nothing is compiled anew."""
-        features = {
-            name: feature.reordered(size, new_rows) for name, feature in self._features.items()
-        }
-        return _Layer(size, self._known, self._entries.moved(new_rows), features)
+    def joined(self, other: _Layer) -> _Layer:
+        """The rules of both, which are about different rows of as many."""
+        mets = dict(self.mets)
+        for place, met in other.mets.items():
+            mets[place] = mets[place].joined(met) if place in mets else met
+        return _Layer(self.size, mets)
+
+    def warm_as(self, other: _Layer) -> None:
+        """Make ready the answers that the other has been asked for."""
+        for place, met in other.mets.items():
+            if place in self.mets:
+                met.warm(self.mets[place])
 
     def allowed(self, user: Mapping[str, FeatureValue]) -> Bytes | None:
         """See `Targets.allowed`."""
-        if not self._features:
+        if not self.mets:
             return None
-        verdicts = [self._verdict(name, user.get(name)) for name in self._features]
-        result = verdicts[0].allowed.copy()
-        for verdict in verdicts[1:]:
-            result &= verdict.allowed
-        if self._free_of_any is not None:
-            result &= _any_of(self._free_of_any, verdicts)
-        return result
-
-    def _verdict(self, name: str, value: FeatureValue) -> _Verdict:
-        # Kept by the raw value too where that is safe (true equals 1, as a key), since making it
-        # canonical takes longer than all the rest.
-        is_plain = type(value) is str or type(value) is int
-        key = (name, value) if is_plain else (name, value_texts(name, value))
-        known = self._cache.get(key)
-        if known is None:
-            known = self._features[name].verdict(value_texts(name, value))
-            if len(self._cache) >= self._cached_most:
-                self._cache.clear()
-            self._cache[key] = known
-        return known
+        any_met = self._free_of_any.copy()
+        result: Bytes | None = None
+        for name, mets in self._by_feature.items():
+            texts = value_texts(name, user.get(name))
+            for role, met in mets:
+                found = met.of(texts)
+                if role == _ANY:
+                    if found is not None:
+                        any_met |= found
+                elif role == _ALL:
+                    may = met.unheld if found is None else met.unheld | found
+                    result = _both(result, may)
+                elif found is not None:
+                    result = _both(result, ~found)
+        return any_met if result is None else _both(result, any_met)
 
 
-def _any_of(free: Bytes, verdicts: Sequence[_Verdict]) -> Bytes:
-    result = free.copy()
-    for verdict in verdicts:
-        result |= verdict.any_met
+def _both(result: Bytes | None, more: Bytes) -> Bytes:
+    """The rows of both, in the first where there is one."""
+    if result is None:
+        return more.copy()
+    result &= more
     return result
 
 
-def _listed(rows: Int64s, targetings: Sequence[Targeting], known: dict[Clause, int]) -> _Entries:
-    """The entries of some rows; clauses seen for the first time are added to `known`."""
-    found = [
-        (row, known.setdefault(clause, len(known)), role)
-        for row, targeting in zip(rows.tolist(), targetings, strict=True)
-        for role, clauses in enumerate((targeting.all, targeting.any, targeting.none))
-        for clause in clauses
-    ]
-    flat = np.fromiter(chain.from_iterable(found), np.int64, 3 * len(found)).reshape(-1, 3)
-    return _Entries(flat[:, 0].copy(), flat[:, 1].copy(), flat[:, 2].copy())
+def _draft(drafts: dict[Place, Draft], row: int, targeting: Targeting) -> None:
+    for role, clauses in enumerate((targeting.all, targeting.any, targeting.none)):
+        turns: dict[str, int] = {}
+        for clause in clauses:
+            name = clause.feature.removeprefix(_PREFIX)
+            turn = turns.get(name, 0) if role == _ALL else 0
+            turns[name] = turn + 1
+            place = Place(name, role, turn)
+            draft = drafts.get(place)
+            if draft is None:
+                draft = drafts[place] = Draft()
+            texts = [text for value in clause.values or () for text in _texts(name, value)]
+            draft.add(row, clause, texts)
 
 
-def _joined(first: _Entries, second: _Entries) -> _Entries:
-    return _Entries(
-        np.concatenate((first.rows, second.rows)),
-        np.concatenate((first.clauses, second.clauses)),
-        np.concatenate((first.roles, second.roles)),
-    )
+class _Recent:
+    """Rows that changed since the first layer was compiled, with a layer of their own rows.
 
-
-def _by_feature(
-    size: int, clauses: Sequence[Clause], entries: _Entries
-) -> dict[str, _FeatureTargets]:
-    names = [clause.feature.removeprefix(_PREFIX) for clause in clauses]
-    order = {name: at for at, name in enumerate(dict.fromkeys(names))}
-    feature_of = np.array([order[name] for name in names], np.int64)
-    made = {}
-    for name, at in order.items():
-        mine = entries.where(feature_of[entries.clauses] == at)
-        if len(mine.rows):
-            used, local = np.unique(mine.clauses, return_inverse=True)
-            own = [clauses[clause] for clause in used.tolist()]
-            made[name] = _FeatureTargets.compiled(
-                size, name, own, _Entries(mine.rows, local, mine.roles)
-            )
-    return made
-
-
-@dataclass(frozen=True, slots=True)
-class _FeatureTargets:
-    """The clauses on one feature, and of each role the rows that have them.
-
-    `listing`: the clauses that list each text; `minimum`, `maximum`: float64 [clauses], NaN for a
-    clause that lists values; `roles`: entries of all, any, none, in the numbering of the clauses.
+    `rows`: int64 [m], the catalog's row of each of its own; `others`: packed, all rows but these.
     """
 
-    size: int
-    listing: dict[str, list[int]]
-    minimum: Float64s
-    maximum: Float64s
-    roles: tuple[_Entries, ...]
+    def __init__(self, size: int, rows: Int64s, layer: _Layer) -> None:
+        self.rows, self.layer = rows, layer
+        others: Bools = np.ones(size, np.bool_)
+        others[rows] = False
+        self.others = packed(others)
+        self._bytes, self._bits = rows >> 3, np.uint8(1) << (rows & 7).astype(np.uint8)
 
     @classmethod
-    def compiled(
-        cls, size: int, name: str, clauses: Sequence[Clause], entries: _Entries
-    ) -> _FeatureTargets:
-        """The entries of one feature, whose clauses are numbered in the order given."""
-        return cls(
-            size,
-            _listing(name, clauses),
-            _bounds([clause.minimum for clause in clauses], clauses, -np.inf),
-            _bounds([clause.maximum for clause in clauses], clauses, np.inf),
-            tuple(entries.where(entries.roles == role) for role in (_ALL, _ANY, _NONE)),
-        )
+    def none(cls, size: int) -> _Recent:
+        """No row."""
+        return cls(size, np.zeros(0, np.int64), _Layer(0, {}))
 
-    def reordered(self, size: int, new_rows: Int64s) -> _FeatureTargets:
-        """The same with rows moved."""
-        return replace(self, size=size, roles=tuple(role.moved(new_rows) for role in self.roles))
+    def replaced(self, size: int, rows: Int64s, targetings: Sequence[Targeting]) -> _Recent:
+        """With these distinct rows of `size` added or renewed."""
+        stays = ~np.isin(self.rows, rows)
+        kept = int(stays.sum())
+        all_rows = np.concatenate((self.rows[stays], rows))
+        before = self.layer.moved(len(all_rows), np.where(stays, np.cumsum(stays) - 1, -1))
+        fresh = _Layer.compiled(np.arange(kept, len(all_rows)), targetings, len(all_rows))
+        return _Recent(size, all_rows, before.joined(fresh))
 
-    def verdict(self, texts: tuple[str, ...]) -> _Verdict:
-        """What these values of the feature mean for each row."""
-        met = self._met(texts)
-        every, some, none = self.roles
-        allowed, any_met = np.ones(self.size, np.bool_), np.zeros(self.size, np.bool_)
-        allowed[every.rows[~met[every.clauses]]] = False
-        allowed[none.rows[met[none.clauses]]] = False
-        any_met[some.rows[met[some.clauses]]] = True
-        return _Verdict(packed(allowed), packed(any_met))
-
-    def _met(self, texts: tuple[str, ...]) -> Bools:
-        met = np.zeros(len(self.minimum), np.bool_)
-        for text in texts:
-            met[self.listing.get(text, [])] = True
-            number = _number(text)
-            if number is not None:
-                met |= (self.minimum <= number) & (number <= self.maximum)
-        return met
-
-
-def _listing(name: str, clauses: Sequence[Clause]) -> dict[str, list[int]]:
-    """The clauses that list each text."""
-    listing: dict[str, list[int]] = {}
-    for at, clause in enumerate(clauses):
-        for value in clause.values or ():
-            for text in value_texts(name, value):
-                listing.setdefault(text, []).append(at)
-    return listing
-
-
-def _bounds(given: Sequence[float | None], clauses: Sequence[Clause], open_end: float) -> Float64s:
-    # NaN for a clause that lists values: no number is within it.
-    return np.array(
-        [
-            np.nan if clause.values is not None else open_end if bound is None else bound
-            for bound, clause in zip(given, clauses, strict=True)
-        ],
-        np.float64,
-    )
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    def add_allowed(self, user: Mapping[str, FeatureValue], result: Bytes) -> None:
+        """Add its rows that the user may see to a bitmap, in place."""
+        mask = self.layer.allowed(user)
+        if mask is None:
+            np.bitwise_or.at(result, self._bytes, self._bits)
+            return
+        passing = np.unpackbits(mask, count=len(self.rows), bitorder="little").view(np.bool_)
+        np.bitwise_or.at(result, self._bytes[passing], self._bits[passing])

@@ -47,7 +47,7 @@ class TokenInvalid(Exception):
         self.reason: TokenReason = reason
 
 
-class TokenContent(msgspec.Struct, frozen=True, gc=False):
+class TokenContent(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One decided ad. Money in micros, times in ms since 1970; `features` is packed.
 
     `placement` has at most 32 characters. `explored` tells a slot given to exploration.
@@ -65,7 +65,12 @@ class TokenContent(msgspec.Struct, frozen=True, gc=False):
     explored: bool
     features: bytes
 
-    def event(self, kind: EventType) -> Event:
+    def event(
+        self,
+        kind: EventType,
+        value_micros: int | None = None,
+        quarantined_by: str | None = None,
+    ) -> Event:
         """The event that this token proves."""
         return Event(
             kind,
@@ -79,60 +84,47 @@ class TokenContent(msgspec.Struct, frozen=True, gc=False):
             self.propensity,
             self.placement,
             self.features,
+            value_micros,
+            quarantined_by,
         )
-
-
-class _Fields(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """The same without names, ids as their 16 bytes."""
-
-    decision_id: bytes
-    decided_ms: int
-    ad_id: int
-    slot: int
-    snapshot_id: bytes
-    catalog_version: int
-    price_micros: int
-    propensity: float
-    placement: str
-    explored: bool
-    features: bytes
 
 
 class Tokens:
     """Seals with the current key, opens with any known one. Safe to share between threads.
 
     `keys`: AES keys of 32 bytes by id (0 … 255); `current`: id of the key that seals;
-    `lifetime_ms`: how long after its decision a token is good.
+    `lifetime_ms`: how long after its decision a token is good; `windows_ms`: how long it is for
+    events of these types, where that is another time.
     """
 
-    def __init__(self, keys: Mapping[int, bytes], current: int, lifetime_ms: int) -> None:
+    def __init__(
+        self,
+        keys: Mapping[int, bytes],
+        current: int,
+        lifetime_ms: int,
+        windows_ms: Mapping[EventType, int] | None = None,
+    ) -> None:
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
         self._current, self._head = self._ciphers[current], bytes((VERSION, current))
-        self._lifetime_ms = lifetime_ms
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(_Fields).decode
+        self._lifetime_ms, self._windows_ms = lifetime_ms, windows_ms or {}
+        self._encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
+        self._decode = msgspec.msgpack.Decoder(TokenContent).decode
 
     def seal(self, content: TokenContent) -> str:
         """The token of one decided ad: at most 300 characters at ten features, short placement."""
-        fields = _Fields(
-            content.decision_id.bytes,
-            content.decided_ms,
-            content.ad_id,
-            content.slot,
-            content.snapshot_id.bytes,
-            content.catalog_version,
-            content.price_micros,
-            content.propensity,
-            content.placement,
-            content.explored,
-            content.features,
-        )
         nonce = os.urandom(_NONCE)
-        sealed = self._current.encrypt(nonce, self._encode(fields), self._head)
+        sealed = self._current.encrypt(nonce, self._encode(content), self._head)
         return urlsafe_b64encode(self._head + nonce + sealed).rstrip(b"=").decode("ascii")
 
-    def open(self, token: str, now_ms: int) -> TokenContent:
-        """What a token proves at `now_ms`. Raises `TokenInvalid`."""
+    def open(self, token: str, now_ms: int, kind: EventType = "impression") -> TokenContent:
+        """What a token proves of an event of this type at `now_ms`. Raises `TokenInvalid`."""
+        content = self.read(token)
+        if not self._is_timely(content, now_ms, kind):
+            raise TokenInvalid("expired")
+        return content
+
+    def read(self, token: str) -> TokenContent:
+        """What a genuine token says, however old it is. Raises `TokenInvalid`."""
         raw = _decoded(token)
         cipher = self._ciphers.get(raw[1])
         if cipher is None:
@@ -141,27 +133,15 @@ class Tokens:
             plain = cipher.decrypt(raw[_HEAD : _HEAD + _NONCE], raw[_HEAD + _NONCE :], raw[:_HEAD])
         except InvalidTag as error:
             raise TokenInvalid("forged") from error
-        content = self._content(plain)
-        if not -CLOCK_SKEW_MS <= now_ms - content.decided_ms <= self._lifetime_ms:
-            raise TokenInvalid("expired")
-        return content
+        return self._content(plain)
+
+    def _is_timely(self, content: TokenContent, now_ms: int, kind: EventType) -> bool:
+        longest_ms = self._windows_ms.get(kind, self._lifetime_ms)
+        return -CLOCK_SKEW_MS <= now_ms - content.decided_ms <= longest_ms
 
     def _content(self, plain: bytes) -> TokenContent:
         try:
-            fields = self._decode(plain)
-            return TokenContent(
-                UUID(bytes=fields.decision_id),
-                fields.decided_ms,
-                fields.ad_id,
-                fields.slot,
-                UUID(bytes=fields.snapshot_id),
-                fields.catalog_version,
-                fields.price_micros,
-                fields.propensity,
-                fields.placement,
-                fields.explored,
-                fields.features,
-            )
+            return self._decode(plain)
         except (msgspec.MsgspecError, ValueError) as error:
             raise TokenInvalid("malformed") from error
 

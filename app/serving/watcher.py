@@ -7,6 +7,7 @@ has; everything that was missed is read when the database is back.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -20,10 +21,11 @@ from uuid import UUID
 
 import structlog
 
-from app import metrics
+from app import heap, metrics
 from app.ids import uuid7
-from app.serving import pipeline
+from app.serving import loading
 from app.serving.bundle import Bundle
+from app.serving.image import Image, mapped
 from app.serving.live import LiveCatalog
 from app.serving.state import KeyHolder, WorkerState
 from app.serving.tokens import Tokens
@@ -32,18 +34,19 @@ from app.storage import keys, snapshots, workers
 from app.storage.catalog import Catalog
 from app.storage.engine import CHANNEL, Database
 from app.storage.errors import StorageError
-from models import snapshot as snapshot_folder
-from models.errors import ModelError, SchemaMismatch
+from models.errors import ModelError, SnapshotCorrupt
 from models.features import Encoder
-from models.snapshot import Manifest
-from models.types import CatalogChanges
+from models.snapshot import Manifest, Served
 
 _KEYS_EVERY_S = 2.0
 _BEAT_EVERY_S = 1.0
 _LISTEN_AGAIN_S = 1.0
 _LOAD_AGAIN_S = 10.0
 _LOOKED_BACK = 50
-_FIRST_QUERY = pipeline.DecisionQuery(user={}, slots=10)
+_NEAR = 20_000
+"""Ads that may have changed since an image of the catalog for a serving worker to use it."""
+_NONE = UUID(int=0)
+"""What a worker reports to serve while it is changing from one snapshot to another."""
 
 _log = structlog.get_logger(__name__)
 
@@ -75,7 +78,8 @@ class Watcher:
         self._turn = asyncio.Lock()
         self._entered = asyncio.Event()
         self._closing = False
-        self._announced: UUID | None = None
+        self._vouches = True
+        self._beating = asyncio.Lock()
         self._refused: tuple[UUID, float] | None = None
 
     async def close(self, following: asyncio.Task[None]) -> None:
@@ -158,7 +162,10 @@ class Watcher:
         secrets, current = await keys.token_keys(self._database)
         if self._state.tokens is None:
             self._moved.snapshot.set()
-        self._state.tokens = Tokens(secrets, current, int(self._settings.token_lifetime_s * 1000))
+        self._state.tokens = Tokens(
+            *(secrets, current, int(self._settings.token_lifetime_s * 1000)),
+            {"conversion": int(self._settings.conversion_window_s * 1000)},
+        )
         self._state.keys_loaded = True
 
     async def _sync_catalog(self) -> None:
@@ -181,7 +188,8 @@ class Watcher:
         changes = await self._catalog.changes_since(bundle.live.version)
         if changes.version == bundle.live.version:
             return bundle
-        return bundle.with_live(bundle.live.apply(changes))
+        # Off the event loop: compiling the targeting of thousands of ads takes a second.
+        return bundle.with_live(await asyncio.to_thread(bundle.live.apply, changes))
 
     async def _sync_snapshot(self) -> None:
         await self._entered.wait()
@@ -207,64 +215,95 @@ class Watcher:
         for snapshot_id in dict.fromkeys(promotion.snapshot_id for promotion in earlier):
             if snapshot_id != refused:
                 with suppress(ModelError):
-                    return await self._swap(snapshot_id)
+                    return await self._swap(snapshot_id, falls_back=True)
         return None
 
     @staticmethod
     def _waits(wanted: UUID, refused: UUID, at_s: float) -> bool:
         return wanted == refused and time.monotonic() < at_s + _LOAD_AGAIN_S
 
-    async def _swap(self, snapshot_id: UUID) -> None:
+    async def _swap(self, snapshot_id: UUID, *, falls_back: bool = False) -> None:
         started = time.perf_counter()
-        incumbent = self._state.bundle
-        catalog = await self._catalog.changes_since(0) if incumbent is None else None
-        recorded = (await snapshots.get_snapshot(self._database, snapshot_id)).manifest
-        loaded = await asyncio.to_thread(self._load, recorded, incumbent, catalog)
-        if incumbent is None:
-            # Changes wait only for workers that say they serve. Said before the last look at the
-            # catalog, so that a change which did not wait is in that look.
-            self._announced = snapshot_id
+        loaded = await self._loaded(snapshot_id, self._state.bundle)
+        # From here until the bundle is taken this worker vouches for no snapshot. Said before the
+        # last looks at what is to serve and at the catalog: a rollback or a change that did not
+        # wait for this worker is in those looks.
+        self._vouches = False
+        try:
             await self._beat()
+            is_wanted = falls_back or await self._is_wanted(snapshot_id)
+            if is_wanted:
+                await self._take(loaded)
+        finally:
+            self._vouches = True
+        if is_wanted:
+            seconds = time.perf_counter() - started
+            metrics.SWAPS.observe(seconds)
+            _log.info("snapshot_serving", snapshot_id=str(snapshot_id), seconds=round(seconds, 3))
+        await self._beat()
+        del loaded
+        await asyncio.to_thread(heap.give_back)
+
+    async def _is_wanted(self, snapshot_id: UUID) -> bool:
+        """Whether this is still the snapshot to serve, after all the time that loading it took."""
+        serving = await snapshots.serving(self._database)
+        return serving is not None and serving.snapshot_id == snapshot_id
+
+    async def _take(self, loaded: Bundle) -> None:
+        if self._state.bundle is None:
+            # What is here now stays. Looking through it for garbage would take 0.1 s every time.
+            gc.collect()
+            gc.freeze()
         async with self._turn:
             bundle = await self._caught_up(loaded)
             self._state.bundle = bundle
             self._state.catalog_version = bundle.live.version
             self._state.snapshot_fault = self._refused = None
-        seconds = time.perf_counter() - started
-        metrics.SWAPS.observe(seconds)
-        _log.info("snapshot_serving", snapshot_id=str(snapshot_id), seconds=round(seconds, 3))
-        await self._beat()
 
-    def _load(
-        self, recorded: Manifest, incumbent: Bundle | None, catalog: CatalogChanges | None
-    ) -> Bundle:
-        """Map, check, join with the catalog and warm a snapshot; in a thread of its own."""
-        snapshot_id = recorded.id
+    async def _loaded(self, snapshot_id: UUID, incumbent: Bundle | None) -> Bundle:
+        """A warm bundle of the snapshot, its catalog almost current; made in other threads."""
+        recorded = (await snapshots.get_snapshot(self._database, snapshot_id)).manifest
         folder = Path(self._settings.snapshot_store) / str(snapshot_id)
-        served = snapshot_folder.load_served(folder, recorded)
-        schema = self._encoder.schema
-        if served.manifest.schema_hash != schema.hash:
-            raise SchemaMismatch(
-                f"snapshot {snapshot_id} was trained under the feature schema"
-                f" {served.manifest.schema_hash}, this server has {schema.hash}"
-            )
-        model, index = served.model, served.index
-        if incumbent is not None:
-            live = incumbent.live.attach(index, model)
-        else:
-            assert catalog is not None  # noqa: S101  # read by the caller when nothing is served
-            live = LiveCatalog.load(catalog, index, model, self._encoder)
-        bundle = Bundle(snapshot_id, schema, self._encoder, model, index, live)
-        self._warm(bundle)
-        metrics.SNAPSHOT_LOADED_AT.set(served.manifest.created_ms / 1000)
+        found = await asyncio.to_thread(loading.served, folder, recorded, self._encoder)
+        live = await self._live(found, folder, incumbent)
+        # Most of what is new is read here: pauses must not wait until it is, behind the turn.
+        bundle = await self._caught_up(loading.bundled(found, live, self._encoder))
+        await asyncio.to_thread(self._warm, bundle, incumbent)
+        metrics.SNAPSHOT_LOADED_AT.set(recorded.created_ms / 1000)
         return bundle
 
-    def _warm(self, bundle: Bundle) -> None:
+    async def _live(self, found: Served, folder: Path, incumbent: Bundle | None) -> LiveCatalog:
+        """The catalog over a snapshot: as it knew it, as it is served now, or all of it anew."""
+        over = (found.index, found.model)
+        image = await asyncio.to_thread(self._image, folder, found.manifest)
+        if image is not None and await self._is_near(image.version, incumbent):
+            given = (image.version, image.columns, image.placements)
+            return await asyncio.to_thread(LiveCatalog.over, *given, *over, self._encoder)
+        if incumbent is not None:
+            return await asyncio.to_thread(incumbent.live.attach, *over)
+        whole = await self._catalog.changes_since(0)
+        return await asyncio.to_thread(LiveCatalog.load, whole, *over, self._encoder)
+
+    @staticmethod
+    def _image(folder: Path, recorded: Manifest) -> Image | None:
+        try:
+            return mapped(folder, recorded)
+        except SnapshotCorrupt as error:
+            # The snapshot itself is sound, and the database has the catalog.
+            _log.warning("catalog_image_refused", snapshot_id=str(recorded.id), error=str(error))
+            return None
+
+    async def _is_near(self, version: int, incumbent: Bundle | None) -> bool:
+        """Whether a catalog of this version is soon current. A restored database may be older."""
+        if version > await self._catalog.version():
+            return False
+        return incumbent is None or await self._catalog.count_since(version) <= _NEAR
+
+    def _warm(self, bundle: Bundle, incumbent: Bundle | None) -> None:
         tokens = self._state.tokens
         assert tokens is not None  # noqa: S101  # the keys are loaded before the first snapshot
-        now_ms = time.time_ns() // 1_000_000
-        for query in tuple(self._state.recorded) or (_FIRST_QUERY,):
-            pipeline.decide(bundle, query, now_ms, UUID(int=0), tokens)
+        queries = tuple(self._state.recorded)
+        loading.warm(bundle, incumbent, queries, tokens, time.time_ns() // 1_000_000)
 
     def _refuse(self, snapshot_id: UUID, error: ModelError) -> None:
         self._refused = (snapshot_id, time.monotonic())
@@ -273,13 +312,17 @@ class Watcher:
         _log.error("snapshot_refused", snapshot_id=str(snapshot_id), error=str(error))
 
     async def _beat(self) -> None:
-        """Report what this worker has applied; enter it first where it is not known."""
-        bundle = self._state.bundle
-        snapshot_id = self._announced if bundle is None else bundle.snapshot_id
-        version = self._state.catalog_version
-        if not await workers.beat(self._database, self._worker_id, version, snapshot_id):
-            await self._register()
-            await workers.beat(self._database, self._worker_id, version, snapshot_id)
+        """Report what this worker has applied; enter it first where it is not known.
+
+        One report after the other: an older one must not be the last to arrive.
+        """
+        async with self._beating:
+            bundle, version = self._state.bundle, self._state.catalog_version
+            held = None if bundle is None else bundle.snapshot_id
+            snapshot_id = held if self._vouches else _NONE
+            if not await workers.beat(self._database, self._worker_id, version, snapshot_id):
+                await self._register()
+                await workers.beat(self._database, self._worker_id, version, snapshot_id)
 
     async def _register(self) -> None:
         host, pid = socket.gethostname(), os.getpid()

@@ -50,6 +50,7 @@ _AWAY = (
     asyncpg.TransactionRollbackError,  # deadlock: repeating it is the remedy
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,  # a standby that has not been promoted yet
+    asyncpg.InternalClientError,  # a COPY was cut off: its connection takes nothing more
 )
 
 

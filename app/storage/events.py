@@ -7,13 +7,14 @@ load a batch grows and the cost of a commit is shared by more requests.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal
 
 import asyncpg
 
-from app.storage import partitions
+from app.storage import event_rows, partitions
 from app.storage.engine import Database, at, translate
 from app.storage.errors import BufferFull, ConstraintBroken, DatabaseUnavailable
 from models.types import Event
@@ -23,24 +24,24 @@ Outcome = Literal["accepted", "duplicate", "too_old"]
 _BATCH = 5000
 """Events of one transaction: more gain nothing and make everyone in it wait longer."""
 
-_STAGE = """
+_AT_ONCE = 500
+"""Rows of one write to the database."""
+
+_STORED = ", ".join(name for name in event_rows.COLUMNS if name != "ordinal")
+
+_STAGE = f"""
 CREATE TEMPORARY TABLE staged (
-    ordinal integer, decided_at timestamptz, decision_id uuid, slot smallint, type text,
-    ad_id bigint, snapshot_id uuid, catalog_version bigint, price_micros bigint,
-    propensity real, placement text, features bytea
+    {", ".join(f"{name} {kind}" for name, kind in event_rows.COLUMNS.items())}
 ) ON COMMIT DELETE ROWS
 """
 
 # In the order of the key: two processes that insert the same keys wait for each other, and never
 # in a circle.
-_INSERT = """
-INSERT INTO events (decided_at, decision_id, slot, type, ad_id, snapshot_id, catalog_version,
-    price_micros, propensity, placement, features)
-SELECT decided_at, decision_id, slot, type, ad_id, snapshot_id, catalog_version,
-    price_micros, propensity, placement, features
+_INSERT = f"""
+INSERT INTO events ({_STORED}) SELECT {_STORED}
 FROM staged ORDER BY decided_at, decision_id, slot, type
 ON CONFLICT DO NOTHING
-"""
+"""  # noqa: S608 - the names are those of the columns
 
 # Asked only when fewer rows were inserted than staged, which is rare: what was there before has
 # the id of another transaction.
@@ -48,6 +49,21 @@ _DUPLICATES = """
 SELECT staged.ordinal FROM staged JOIN events USING (decided_at, decision_id, slot, type)
 WHERE events.xid <> pg_current_xact_id()
 """
+
+# An impression young enough that no chunk has read it yet is set aside with its click, or it would
+# be learned as one without a click. An older one stays: learned twice after a release, it would
+# count twice.
+_SET_ASIDE = """
+UPDATE events SET quarantined_by = given.rule
+FROM unnest($1::timestamptz[], $2::uuid[], $3::smallint[], $4::text[])
+    AS given (decided_at, decision_id, slot, rule)
+WHERE events.decided_at = given.decided_at AND events.decision_id = given.decision_id
+    AND events.slot = given.slot AND events.quarantined_by IS NULL
+    AND (type = 'click'
+        OR (type = 'impression' AND received_at > now() - make_interval(secs => $5)))
+"""
+_MARGIN_S = 60.0
+"""More than a transaction of a writer can take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +76,8 @@ class EventWriter:
     """Writes events in group commits over one session connection; one for each process.
 
     `buffer`: how many events may wait; `linger_s`: how long a first event waits for company;
-    `timeout_s`: after how long a transaction is given up. Call `close` at the end.
+    `timeout_s`: after how long a transaction is given up; `window_s`: the attribution window,
+    before whose end no impression is learned. Call `close` at the end.
     """
 
     def __init__(
@@ -70,15 +87,17 @@ class EventWriter:
         *,
         linger_s: float = 0.002,
         timeout_s: float = 10.0,
+        window_s: float = 1800.0,
     ) -> None:
         self._database, self._buffer = database, buffer
+        self._unlearned_s = window_s - _MARGIN_S
         self._linger_s, self._timeout_s = linger_s, timeout_s
         self._waiting = 0
         self._requests: list[_Request] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connection: Any = None
-        self._days: set[Any] = set()
+        self._days: set[int] = set()
         self._closing = False
 
     @property
@@ -180,26 +199,43 @@ class EventWriter:
         connection = await self._connected()
         await self._learn_days(connection, events)
         outcomes: list[Outcome] = ["duplicate"] * len(events)
-        staged = self._staged(events, outcomes)
+        rows = self._rows(events, outcomes)
+        flagged = [event for event in events if event.quarantined_by is not None]
+        if not rows and not flagged:
+            return outcomes
         async with connection.transaction():
-            await connection.copy_records_to_table("staged", records=staged)
+            await connection.copy_to_table("staged", source=_stream(rows), format="binary")
             status = await connection.execute(_INSERT)
-            if int(status.rpartition(" ")[2]) < len(staged):
+            if int(status.rpartition(" ")[2]) < len(rows):
                 for row in await connection.fetch(_DUPLICATES):
                     outcomes[row["ordinal"]] = "duplicate"
+            if flagged:
+                await self._set_aside(connection, flagged)
         return outcomes
 
-    def _staged(self, events: list[Event], outcomes: list[Outcome]) -> list[tuple[Any, ...]]:
+    async def _set_aside(self, connection: Any, flagged: list[Event]) -> None:
+        """Quarantine what is stored already of the decided ads whose clicks broke a rule."""
+        await connection.execute(
+            _SET_ASIDE,
+            [at(event.decided_ms) for event in flagged],
+            [event.decision_id for event in flagged],
+            [event.slot for event in flagged],
+            [event.quarantined_by for event in flagged],
+            self._unlearned_s,
+        )
+
+    def _rows(self, events: list[Event], outcomes: list[Outcome]) -> list[bytes]:
         """The rows to copy, the first event of each key; marks them and the too old ones."""
         rows, seen = [], set()
         for ordinal, event in enumerate(events):
-            key = (event.decided_ms, event.decision_id, event.slot, event.type)
-            if partitions.day_of(event.decided_ms) not in self._days:
+            if event.decided_ms // partitions.DAY_MS not in self._days:
                 outcomes[ordinal] = "too_old"
-            elif key not in seen:
+                continue
+            key, row = event_rows.row_of(ordinal, event)
+            if key not in seen:
                 seen.add(key)
                 outcomes[ordinal] = "accepted"
-                rows.append(_row(ordinal, event))
+                rows.append(row)
         return rows
 
     async def _learn_days(self, connection: Any, events: list[Event]) -> None:
@@ -207,15 +243,15 @@ class EventWriter:
 
         The jobs process makes them ahead; if it has been down for long, no event is lost for it.
         """
-        needed = {partitions.day_of(event.decided_ms) for event in events}
+        needed = {event.decided_ms // partitions.DAY_MS for event in events}
         if needed <= self._days:
             return
-        self._days = await partitions.days(connection)
-        newest = max(self._days, default=None)
-        new = [day for day in needed if newest is None or day > newest]
+        present = await partitions.days(connection)
+        newest = max(present, default=date.min)
+        new = [day for day in map(partitions.day_numbered, needed) if day > newest]
         if new:
             await partitions.create(connection, new)
-            self._days |= set(new)
+        self._days = {partitions.number_of(day) for day in present.union(new)}
 
     async def _connected(self) -> Any:
         if self._connection is None or self._connection.is_closed():
@@ -235,21 +271,12 @@ class EventWriter:
             connection.terminate()
 
 
-def _row(ordinal: int, event: Event) -> tuple[Any, ...]:
-    return (
-        ordinal,
-        at(event.decided_ms),
-        event.decision_id,
-        event.slot,
-        event.type,
-        event.ad_id,
-        event.snapshot_id,
-        event.catalog_version,
-        event.price_micros,
-        event.propensity,
-        event.placement,
-        event.features if event.type == "impression" else None,
-    )
+async def _stream(rows: list[bytes]) -> AsyncIterator[bytes]:
+    """The rows as one binary COPY, in pieces that are worth a write each."""
+    yield event_rows.HEADER
+    for start in range(0, len(rows), _AT_ONCE):
+        yield b"".join(rows[start : start + _AT_ONCE])
+    yield event_rows.TRAILER
 
 
 def _fail(requests: list[_Request], error: Exception) -> None:

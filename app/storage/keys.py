@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from app.ids import uuid7
 from app.storage import audit, tables
 from app.storage.engine import Database, at, maybe, ms_of, notify
-from app.storage.errors import ConstraintBroken, NotFound
+from app.storage.errors import Conflict, ConstraintBroken, NotFound
 from app.storage.tables import api_keys
 
 Scope = Literal["score", "ingest", "admin"]
@@ -112,10 +112,16 @@ async def token_keys(database: Database) -> tuple[dict[int, bytes], int]:
 
 
 async def rotate_token_key(database: Database, actor: str = "cli") -> int:
-    """Add a key that will seal in a minute and return its id; the old ones still open tokens."""
+    """Add a key that will seal in a minute and return its id; the old ones still open tokens.
+
+    Raises `Conflict` when all ids are those of keys that are still needed.
+    """
     await token_keys(database)
-    newest: int = (await _token_keys(database))[-1].id
-    following = (newest + 1) % _KEY_IDS
+    known: list[int] = [key.id for key in await _token_keys(database)]
+    following = (known[-1] + 1) % _KEY_IDS
+    if following in known:
+        limit, remedy = "its key is still needed", "Rotate less often, or wait for the old to go."
+        raise Conflict("token key", following, limit, remedy)
     await _add_token_key(database, following, actor)
     return following
 

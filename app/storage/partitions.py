@@ -18,13 +18,25 @@ WHERE inhparent = 'events'::regclass
 """
 
 
+DAY_MS = 86_400_000
+
+
 def day_of(ms: int) -> date:
     """The UTC day of a time in milliseconds since 1970."""
-    return date.fromordinal(_DAY_ZERO + ms // _DAY_MS)
+    return day_numbered(ms // DAY_MS)
+
+
+def day_numbered(number: int) -> date:
+    """The day that many days after 1970-01-01."""
+    return date.fromordinal(_DAY_ZERO + number)
+
+
+def number_of(day: date) -> int:
+    """How many days after 1970-01-01 a day is."""
+    return day.toordinal() - _DAY_ZERO
 
 
 _DAY_ZERO = date(1970, 1, 1).toordinal()
-_DAY_MS = 86_400_000
 
 
 async def list_partitions(database: Database) -> list[date]:
@@ -55,9 +67,9 @@ async def drop_partitions(database: Database, before: date) -> list[date]:
         for day in sorted(day for day in await days(connection) if day < before):
             async with connection.transaction():
                 await connection.execute("SET LOCAL lock_timeout = '2s'")
-                await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+                await lock(connection)
                 if await _is_trained(connection, day):
-                    await connection.execute(f"DROP TABLE {_name(day)}")
+                    await connection.execute(f"DROP TABLE {name_of(day)}")
                     dropped.append(day)
     return dropped
 
@@ -75,22 +87,27 @@ async def create(connection: Any, wanted: Iterable[date]) -> list[date]:
     of the other partitions go on.
     """
     async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        await lock(connection)
         missing = sorted(set(wanted) - await days(connection))
         for day in missing:
-            await connection.execute(f"CREATE TABLE {_name(day)} (LIKE events INCLUDING ALL)")
+            await connection.execute(f"CREATE TABLE {name_of(day)} (LIKE events INCLUDING ALL)")
             await connection.execute(
-                f"ALTER TABLE events ATTACH PARTITION {_name(day)}"
+                f"ALTER TABLE events ATTACH PARTITION {name_of(day)}"
                 f" FOR VALUES FROM ('{_start(day)}') TO ('{_start(day + timedelta(days=1))}')"
             )
     return missing
+
+
+async def lock(connection: Any) -> None:
+    """Let nobody else make or drop a partition until the present transaction ends."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
 
 
 async def _is_trained(connection: Any, day: date) -> bool:
     untrained = await connection.fetchval(
         f"""
         SELECT EXISTS (
-            SELECT FROM {_name(day)}, training_cursor
+            SELECT FROM {name_of(day)}, training_cursor
             WHERE type = 'impression' AND xid >= impressions_xid
         )
         """  # noqa: S608 - the name is made of a date
@@ -98,7 +115,8 @@ async def _is_trained(connection: Any, day: date) -> bool:
     return not untrained
 
 
-def _name(day: date) -> str:
+def name_of(day: date) -> str:
+    """The name of a day's partition."""
     return f"{_PREFIX}{day:%Y%m%d}"
 
 

@@ -21,7 +21,7 @@ metadata = sa.MetaData(
 
 STATES = ("active", "paused", "retired")
 BID_TYPES = ("cpc", "cpm")
-EVENT_TYPES = ("impression", "click", "conversion")
+EVENT_TYPES = ("impression", "click", "conversion", "close")
 VERDICTS = ("accepted", "repaired", "refused")
 RUN_STATES = (
     "requested",
@@ -127,6 +127,17 @@ ads = sa.Table(
     sa.CheckConstraint("flight_end > flight_start", name="flight_ordered"),
 )
 
+placements = sa.Table(
+    "placements",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("floor_micros", sa.BigInteger, nullable=False),
+    sa.Column("house_ads", JSONB, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False, index=True),
+    sa.CheckConstraint("name <> ''", name="name_not_empty"),
+    sa.CheckConstraint("floor_micros >= 0", name="floor_micros_not_negative"),
+)
+
 catalog_version = sa.Table(
     "catalog_version",
     metadata,
@@ -151,6 +162,8 @@ events = sa.Table(
     sa.Column("features", BYTEA),
     sa.Column("xid", Xid8, nullable=False, server_default=sa.text("pg_current_xact_id()")),
     sa.Column("received_at", _TIME, nullable=False, server_default=_NOW),
+    sa.Column("value_micros", sa.BigInteger),
+    sa.Column("quarantined_by", sa.Text),
     _one_of("type", EVENT_TYPES),
     sa.CheckConstraint(f"ad_id BETWEEN 1 AND {MAX_ID}", name="ad_id_range"),
     sa.CheckConstraint("slot >= 0", name="slot_not_negative"),
@@ -159,7 +172,16 @@ events = sa.Table(
     sa.CheckConstraint(
         "(type = 'impression') = (features IS NOT NULL)", name="features_of_impressions"
     ),
+    sa.CheckConstraint(
+        "value_micros IS NULL OR (type = 'conversion' AND value_micros >= 0)",
+        name="value_micros_of_conversions",
+    ),
     sa.Index(None, "xid"),
+    sa.Index(
+        "ix_events_quarantined_by",
+        *("quarantined_by", "decided_at"),
+        postgresql_where=sa.text("quarantined_by IS NOT NULL"),
+    ),
     postgresql_partition_by="RANGE (decided_at)",
 )
 

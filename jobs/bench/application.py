@@ -17,7 +17,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 
 from app import settings
 from app.api.schemas import DecisionRequest, ScoreRequest
-from app.main import create_app
+from app.main import create_app, switch_often
 
 ANSWERS = "BENCH_ANSWERS"
 """The environment variable that names the file of recorded answers."""
@@ -32,6 +32,7 @@ def baseline_path(path: str) -> str:
 
 def create() -> FastAPI:
     """The application of the environment's settings, with the baselines."""
+    switch_often()  # as a server's own workers do
     answers = Path(os.environ[ANSWERS])
     router = APIRouter()
     for path, kind in TYPES.items():
@@ -74,7 +75,7 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=int(sys.argv[1]),
         loop="uvloop",
-        http="httptools",
+        http="app.arrival:TimedProtocol",
         log_config=None,
         access_log=False,
         server_header=False,

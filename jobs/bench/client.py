@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 
 import msgspec
 
 _TIMEOUT_S = 30.0
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
+_SENT_AT_ONCE = 8
+"""A sender that is behind its schedule looks for answers after so many requests."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +25,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     With a `rate` requests are due evenly, that many a second, and a latency counts from when its
     request was due; without one each connection sends as soon as it has its answer. An answer must
-    have status 200 and contain `wanted`.
+    have status 200 and contain `wanted`. With a `deadline_ms` every request says how much of it is
+    left, counted from when it was due; one that has none left is given up unsent, and a 503 with
+    Retry-After is a refusal, not wrong. `keeps`: the load holds every answer that differs.
     """
 
     port: int
@@ -35,16 +39,50 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     rate: float | None = None
     wanted: str = ""
+    deadline_ms: int | None = None
+    keeps: bool = False
+
+
+class AnsweredAd(msgspec.Struct, frozen=True):
+    """What an answer says of one ad."""
+
+    ad_id: int
+    pctr: float | None = None
+    ecpm_micros: int | None = None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What is the same in every answer of one snapshot to one request, exploration apart."""
+
+    snapshot_id: str
+    ads: list[AnsweredAd]
+
+
+_decoded = msgspec.json.Decoder(Answer).decode
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """An answer to `bodies[body]`, and how often it was given."""
+
+    body: int
+    count: int
+    answer: Answer
 
 
 class Load(msgspec.Struct, frozen=True):
-    """What came of it: answers, those that were not as wanted, and latencies in ms, ascending."""
+    """What came of it: answers, those that were not as wanted, and latencies in ms, ascending.
+
+    `refused_ms`: latencies of refusals, ascending; `given_up`: requests whose turn came too late.
+    """
 
     answers: int
     wrong: int
     seconds: float
     latencies_ms: list[float]
     first_wrong: str = ""
+    refused_ms: list[float] = []
+    given_up: int = 0
+    kept: list[Kept] = []
 
     @property
     def throughput(self) -> float:
@@ -67,6 +105,9 @@ class _Driver:
         self.due: deque[float] = deque()
         self.sent = self.wrong = 0
         self.latencies: list[float] = []
+        self.refused: list[float] = []
+        self.given_up = 0
+        self.kept: Counter[tuple[int, bytes]] = Counter()
         self.first_wrong = ""
         self.ended = asyncio.get_running_loop().create_future()
         self.started = self.deadline = 0.0
@@ -86,15 +127,25 @@ class _Driver:
         if pacing is not None:
             await pacing
         seconds = time.perf_counter() - self.started
-        found = sorted(1000 * one for one in self.latencies)
-        return Load(len(found), self.wrong, seconds, found, self.first_wrong)
+        found, refused = (
+            sorted(1000 * one for one in times) for times in (self.latencies, self.refused)
+        )
+        return Load(
+            *(len(found), self.wrong, seconds, found),
+            *(self.first_wrong, refused, self.given_up, self._kept()),
+        )
+
+    def _kept(self) -> list[Kept]:
+        return [Kept(body, n, _decoded(answer)) for (body, answer), n in self.kept.items()]
 
     async def _pace(self) -> None:
         assert self.plan.rate  # noqa: S101 - the caller looked
         count = min(self.plan.requests, int(self.plan.rate * self.plan.seconds))
         for number in range(count):
             due = self.started + number / self.plan.rate
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            ahead = due - time.perf_counter()
+            if ahead > 0 or number % _SENT_AT_ONCE == 0:
+                await asyncio.sleep(max(0.0, ahead))
             self.due.append(due)
             if self.idle:
                 self.next_on(self.idle.popleft())
@@ -104,15 +155,35 @@ class _Driver:
     def next_on(self, connection: _Connection) -> None:
         """Send the next request over a free connection, if there is one to send."""
         if self.plan.rate:
-            due = self.due.popleft() if self.due else None
+            due = self._next_due()
         else:
             due = time.perf_counter() if self._goes_on() else None
         if due is None:
             self.idle.append(connection)
             self.end_if_done()
             return
-        connection.send(self.requests[self.sent % len(self.requests)], due)
+        connection.number = self.sent % len(self.requests)
+        head, body = self.requests[connection.number]
+        connection.send(head + self._deadline(due) + body, due)
         self.sent += 1
+
+    def _next_due(self) -> float | None:
+        """When the next request was due, skipping those that nobody waits for any more."""
+        while self.due:
+            due = self.due.popleft()
+            if self.plan.deadline_ms is None or self._left_ms(due) >= 1:
+                return due
+            self.given_up += 1
+        return None
+
+    def _left_ms(self, due: float) -> int:
+        assert self.plan.deadline_ms is not None  # noqa: S101 - the callers looked
+        return int(self.plan.deadline_ms - 1000 * (time.perf_counter() - due))
+
+    def _deadline(self, due: float) -> bytes:
+        if self.plan.deadline_ms is None:
+            return b""
+        return b"x-deadline-ms: %d\r\n" % max(1, self._left_ms(due))
 
     def end_if_done(self) -> None:
         """End once nothing is under way and nothing more will be."""
@@ -123,12 +194,17 @@ class _Driver:
     def _goes_on(self) -> bool:
         return self.sent < self.plan.requests and time.perf_counter() < self.deadline
 
-    def answered(self, head: bytes, body: bytes, seconds: float) -> None:
-        """Note one answer."""
+    def answered(self, number: int, head: bytes, body: bytes, seconds: float) -> None:
+        """Note one answer to the request of this number."""
+        if self.plan.deadline_ms is not None and head.startswith(b"HTTP/1.1 503 "):
+            self.refused.append(seconds)
+            return
         self.latencies.append(seconds)
         if not head.startswith(b"HTTP/1.1 200 ") or self.wanted not in body:
             self.wrong += 1
             self.first_wrong = self.first_wrong or (head + body)[:500].decode(errors="replace")
+        elif self.plan.keeps:
+            self.kept[number, msgspec.json.encode(_decoded(body))] += 1
 
     def failed(self, error: Exception | None) -> None:
         """End at once: a lost connection makes the figures meaningless."""
@@ -143,6 +219,7 @@ class _Connection(asyncio.Protocol):
         self._driver = driver
         self._received = b""
         self._due = 0.0
+        self.number = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - TCP has no other
@@ -163,7 +240,7 @@ class _Connection(asyncio.Protocol):
         if not end or len(body) < _content_length(head):
             return
         self._received = b""
-        self._driver.answered(head, body, time.perf_counter() - self._due)
+        self._driver.answered(self.number, head, body, time.perf_counter() - self._due)
         self._driver.next_on(self)
 
 
@@ -172,12 +249,13 @@ def _content_length(head: bytes) -> int:
     return int(after.partition(b"\r\n")[0])
 
 
-def _request(plan: Plan, body: str) -> bytes:
+def _request(plan: Plan, body: str) -> tuple[bytes, bytes]:
+    """A request in two parts; another header may stand between them."""
     content = body.encode()
     lines = [f"POST {plan.path} HTTP/1.1", f"host: 127.0.0.1:{plan.port}"]
     lines += [f"{name}: {value}" for name, value in plan.headers.items()]
     lines += ["content-type: application/json", f"content-length: {len(content)}"]
-    return "\r\n".join(lines).encode() + _HEAD_END + content
+    return "\r\n".join([*lines, ""]).encode(), b"\r\n" + content
 
 
 async def _run(plan: Plan) -> Load:

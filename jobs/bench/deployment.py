@@ -18,10 +18,10 @@ from prometheus_client import CollectorRegistry
 from app.commands.errors import CommandError
 from app.settings import Settings
 from app.storage import chunks, job_runs, migrate, partitions, snapshots
-from app.storage.catalog import Catalog
 from app.storage.embedded import EmbeddedPostgres
 from app.storage.engine import Database
 from jobs import retrain
+from jobs.bench.stored_catalog import store as store_catalog
 from jobs.bench.stored_events import store
 from jobs.context import Context, Measures
 from jobs.market import Market
@@ -116,7 +116,7 @@ async def _filled(
     market = Market(seed, ads, start_ms=now_ms - _SPAN_MS, days=1.0, day_ms=_SPAN_MS)
     owners, campaigns, first = market.catalog()
     born = market.births(market.shape.start_ms, market.end_ms)
-    await Catalog(database).import_catalog(owners, campaigns, [*first, *born], "bench")
+    await store_catalog(database, owners, campaigns, [*first, *born])
     await partitions.ensure_partitions(database, now_ms)
     await retrain.ensure_genesis(context)
     events = await asyncio.to_thread(batch, market, impressions, context.schema, seed)

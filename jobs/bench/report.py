@@ -50,7 +50,16 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True):
     """All of one benchmark's figures, with what they were measured on and how."""
 
-    kind: Literal["bench train", "bench serve", "bench memory", "bench certificate"]
+    kind: Literal[
+        "bench train",
+        "bench serve",
+        "bench memory",
+        "bench certificate",
+        "bench targeting",
+        "bench retrieval",
+        "bench ingest",
+        "bench swap",
+    ]
     format: int
     machine: Machine
     settings: dict[str, Setting]

@@ -35,6 +35,13 @@ def highest() -> int:
     return _status()["VmHWM"]
 
 
+def smaps(pid: int | str) -> dict[str, int]:
+    """Bytes of a process's memory by kind, as in /proc/<pid>/smaps_rollup: Rss, Pss and others."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    lines = (line.split() for line in text.splitlines()[1:])
+    return {name.rstrip(":"): int(rest[0]) * 1024 for name, *rest in lines}
+
+
 def _status() -> dict[str, int]:
     lines = (line.split() for line in _STATUS.read_text(encoding="ascii").splitlines())
     return {name.rstrip(":"): int(rest[0]) * 1024 for name, *rest in lines if rest[-1:] == ["kB"]}

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from rich.console import Console
 
+from jobs.bench import layers, overload
 from jobs.bench.client import Load
 from jobs.bench.deployment import Deployment, deployed
 from jobs.bench.machine import describe
@@ -18,14 +19,20 @@ from jobs.bench.server import Server, serving
 from jobs.bench.train import FEATURES
 
 CANDIDATES = 100
+BATCH_USERS = 50
 SLOTS = 3
-SCORE_TARGET: Target = ("ratio at least", 0.7)
+BATCH = "/v1/score:batch"
+TARGETS: dict[str, Target] = {
+    "/v1/score": ("ratio at least", 0.7),
+    "/v1/decisions": ("ratio at least", 0.5),
+}
 _NAMES = {"/v1/score": "score", "/v1/decisions": "decisions"}
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured. `rate`: requests a second of the paced load that latency is of."""
+    """How much is measured. `rate`: requests a second of the paced load that latency is of;
+    `factors`: the loads of the overload curve, in capacities."""
 
     ads: int = 2_000
     events: int = 200_000
@@ -34,9 +41,10 @@ class Sizes:
     seconds: float = 2.5
     connections: int = 8
     rate: float = 200.0
+    factors: tuple[float, ...] = overload.FACTORS
 
 
-QUICK = Sizes(events=20_000, rounds=3, seconds=0.7)
+QUICK = Sizes(events=20_000, rounds=3, seconds=0.7, factors=(0.5, 1.0, 3.0))
 
 
 def run(report: Path | None, seed: int, quick: bool = False, sizes: Sizes | None = None) -> int:
@@ -51,6 +59,7 @@ def run(report: Path | None, seed: int, quick: bool = False, sizes: Sizes | None
         measured = asyncio.run(_measured(chosen, seed))
     settings: dict[str, Setting] = {"seed": seed, "quick": quick, "workers": 1}
     settings |= asdict(chosen) | {"candidates": CANDIDATES, "slots": SLOTS}
+    settings["factors"] = ", ".join(f"{factor:g}" for factor in chosen.factors)
     made = Report("bench serve", FORMAT, machine, settings, measured)
     show(made, console)
     if report is not None:
@@ -62,13 +71,18 @@ async def _measured(sizes: Sizes, seed: int) -> dict[str, Measure]:
     async with deployed(seed, sizes.ads, sizes.events, FEATURES) as deployment:
         await deployment.ingest(sizes.events)
         await deployment.train(sizes.events)
-        async with serving(deployment, _bodies(deployment, sizes.bodies, seed)) as server:
+        bodies = _bodies(deployment, sizes.bodies, seed)
+        async with serving(deployment, bodies) as server:
             found: dict[str, Measure] = {}
             for path in _NAMES:
                 found |= await _throughput(server, path, sizes)
+            found |= await _batch(server, sizes)
             for path in _NAMES:
                 found |= await _latency(server, path, sizes)
-            return found
+            capacity = found["score_throughput"].value
+            found |= await overload.curve(server, capacity, sizes.seconds, sizes.factors)
+            secret = server.secret
+        return found | await layers.profile(deployment, secret, bodies, sizes.rounds)
 
 
 def _bodies(deployment: Deployment, count: int, seed: int) -> dict[str, list[str]]:
@@ -82,12 +96,42 @@ def _bodies(deployment: Deployment, count: int, seed: int) -> dict[str, list[str
         for user in users
     ]
     decisions = [{"user": user, "slots": SLOTS} for user in users]
-    found = {"/v1/score": scores, "/v1/decisions": decisions}
+    batches = [
+        {"users": [{"user": users[(at + i) % count]} for i in range(BATCH_USERS)]}
+        | {"ad_ids": scores[at]["ad_ids"]}
+        for at in range(0, count, 5)
+    ]
+    found = {"/v1/score": scores, "/v1/decisions": decisions, BATCH: batches}
     return {path: [_json(body) for body in bodies] for path, bodies in found.items()}
 
 
 def _json(body: object) -> str:
     return msgspec.json.encode(body).decode()
+
+
+async def _batch(server: Server, sizes: Sizes) -> dict[str, Measure]:
+    """Pairs of a user and an ad, many users in a request against one, in turn."""
+    pairs: list[tuple[_Flood, _Flood]] = []
+    for _ in range(sizes.rounds + 1):
+        many = await _flood(server, BATCH, sizes, is_baseline=False)
+        pairs.append((many, await _flood(server, "/v1/score", sizes, is_baseline=False)))
+    each, of_one = BATCH_USERS * CANDIDATES, CANDIDATES
+    about = f"POST {BATCH} ({BATCH_USERS} users, the same {CANDIDATES} candidates); baseline:"
+    about += f" POST /v1/score ({CANDIDATES} candidates)"
+    return {
+        "batch_pairs": measure(
+            [each * many.throughput for many, _ in pairs[1:]],
+            "pairs/s",
+            about,
+            baseline=[of_one * single.throughput for _, single in pairs[1:]],
+        ),
+        "batch_pair_processor": measure(
+            [1000 * many.processor_ms / each for many, _ in pairs[1:]],
+            "µs",
+            f"the worker's processor time for each pair of {about}",
+            baseline=[1000 * single.processor_ms / of_one for _, single in pairs[1:]],
+        ),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +158,7 @@ async def _throughput(server: Server, path: str, sizes: Sizes) -> dict[str, Meas
             "requests/s",
             about,
             baseline=[baseline.throughput for _, baseline in pairs],
-            target=SCORE_TARGET if path == "/v1/score" else None,
+            target=TARGETS[path],
         ),
         f"{_NAMES[path]}_processor": measure(
             [own.processor_ms for own, _ in pairs],

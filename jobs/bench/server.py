@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,12 @@ from jobs.bench.client import Load, Plan
 from jobs.bench.deployment import BenchmarkBroken, Deployment
 
 _READY_S = 60.0
+_WANTED = {
+    "/v1/score": '"ads":[',
+    "/v1/score:batch": '"users":[',
+    "/v1/decisions": '"certified":true',
+}
+"""What every answer must contain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,8 @@ class Server:
         requests: int = 1_000_000,
         rate: float | None = None,
         is_baseline: bool = False,
+        deadline_ms: int | None = None,
+        keeps: bool = False,
     ) -> Load:
         """Send one load. Raises `BenchmarkBroken` for any answer that is not as it must be."""
         plan = Plan(
@@ -56,24 +64,31 @@ class Server:
             seconds=seconds,
             requests=requests,
             rate=rate,
-            wanted='"certified":true' if path == "/v1/decisions" else '"ads":[',
+            wanted=_WANTED[path],
+            deadline_ms=deadline_ms,
+            keeps=keeps,
         )
-        found = msgspec.json.decode(await _in_a_process(plan), type=Load)
+        found = msgspec.json.decode(await in_a_process(plan), type=Load)
         if found.wrong or not found.answers:
             raise BenchmarkBroken(f"{found.wrong} answers were wrong, first: {found.first_wrong}")
         return found
 
 
 @asynccontextmanager
-async def serving(deployment: Deployment, bodies: dict[str, list[str]]) -> AsyncIterator[Server]:
-    """Start a worker, wait until it is ready, record the answers that the baselines repeat."""
+async def serving(
+    deployment: Deployment, bodies: dict[str, list[str]], settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Server]:
+    """Start a worker, wait until it is ready, record the answers that the baselines repeat.
+
+    `settings`: environment variables beside those that every process of the product is given.
+    """
     context = deployment.context
     _, secret = await keys.create_api_key(context.database, "bench", ["score"], context.clock())
-    port = _free_port()
+    port = free_port()
     answers = context.settings.home / "answers.json"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "jobs.bench.application", str(port)),
-        env=_environment(deployment, answers),
+        env={**environment(deployment), **(settings or {}), ANSWERS: str(answers)},
     )
     try:
         found = await _answers(port, secret, bodies)
@@ -85,7 +100,8 @@ async def serving(deployment: Deployment, bodies: dict[str, list[str]]) -> Async
         await process.wait()
 
 
-def _environment(deployment: Deployment, answers: Path) -> dict[str, str]:
+def environment(deployment: Deployment) -> dict[str, str]:
+    """What a process of the product finds its deployment by."""
     settings = deployment.context.settings
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("ADSCENT_")}
     return inherited | {
@@ -93,7 +109,8 @@ def _environment(deployment: Deployment, answers: Path) -> dict[str, str]:
         "ADSCENT_FEATURES": str(settings.features),
         "DATABASE_URL": str(settings.database_url),
         "OMP_NUM_THREADS": "1",
-        ANSWERS: str(answers),
+        # On a busy machine a request may wait long; only loads that give deadlines are for refusal.
+        "ADSCENT_DEADLINE_S": "30",
     }
 
 
@@ -101,7 +118,7 @@ async def _answers(port: int, secret: str, bodies: dict[str, list[str]]) -> dict
     """What the product answers to each body, once it is ready."""
     headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
-        await _until_ready(client)
+        await until_ready(client)
         found: dict[str, list[str]] = {}
         for path in TYPES:
             answers = [await client.post(path, content=body) for body in bodies[path]]
@@ -111,7 +128,8 @@ async def _answers(port: int, secret: str, bodies: dict[str, list[str]]) -> dict
     return found
 
 
-async def _until_ready(client: httpx.AsyncClient) -> None:
+async def until_ready(client: httpx.AsyncClient) -> None:
+    """Wait until a process serves. Raises `TimeoutError`."""
     async with asyncio.timeout(_READY_S):
         while True:
             try:
@@ -122,7 +140,8 @@ async def _until_ready(client: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.05)
 
 
-async def _in_a_process(plan: Plan) -> bytes:
+async def in_a_process(plan: Plan) -> bytes:
+    """The load in JSON that a client process of its own made of a plan."""
     pipe = asyncio.subprocess.PIPE
     client = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "jobs.bench.client"), stdin=pipe, stdout=pipe
@@ -133,7 +152,8 @@ async def _in_a_process(plan: Plan) -> bytes:
     return answer
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -62,6 +62,15 @@ async def _stream(rows: bytes) -> AsyncIterator[bytes]:
     yield rows
 
 
+def packed(batch: Batch) -> list[bytes]:
+    """What `models.features.pack` makes of each row."""
+    counts, ids, widths = _packed(batch)
+    ends = np.cumsum(widths).tolist()
+    starts = [0, *ends[:-1]]
+    heads, tails = [row.tobytes() for row in counts], ids.tobytes()
+    return [heads[row] + tails[a:b] for row, (a, b) in enumerate(zip(starts, ends, strict=True))]
+
+
 def _heads(
     batch: Batch, decisions: Bytes, snapshot_id: UUID, kind: str, features: int
 ) -> npt.NDArray[np.void]:

@@ -187,6 +187,8 @@ def _request(visitor: Visitors, excluded: Int64s) -> dict[str, object]:
         "slots": SLOTS,
         "placement": placement,
         "exclude": excluded.tolist(),
+        # The market's own best choice, which the page is compared with, knows no such limit.
+        "per_advertiser": SLOTS,
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from jobs.bench import serve, train, vowpal
+from jobs.bench import serve, swap, targeting, train, vowpal
 from jobs.bench.report import measure
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "bench.schema.json"
@@ -20,7 +20,23 @@ TRAIN = train.Sizes(
     chunk_rounds=2,
     shapes=((6, 2, 1), (7, 1, 1)),
 )
-SERVE = serve.Sizes(ads=150, events=500, bodies=5, rounds=2, seconds=0.2, connections=2)
+SERVE = serve.Sizes(
+    ads=150, events=500, bodies=5, rounds=2, seconds=0.2, connections=2, factors=(0.5, 3.0)
+)
+
+SWAP = swap.Sizes(
+    ads=150,
+    events=500,
+    changes=5,
+    rounds=1,
+    steady_s=0.3,
+    swaps=4,
+    every_s=0.4,
+    bodies=5,
+    starts=1,
+    around=2,
+    memory_s=0.5,
+)
 
 
 def _checked(path: Path) -> dict:
@@ -53,6 +69,34 @@ def test_serving_is_measured_through_a_real_server(tmp_path: Path) -> None:
     assert report["kind"] == "bench serve"
     assert found["score_throughput"]["judged"] == "ratio at least"
     assert found["decisions_p99"]["value"] >= found["decisions_p50"]["value"]
+    assert {"overload_0.5x_answered", "overload_3x_p99"} <= found.keys()
+    assert found["overload_3x_answered"]["ratio"] <= 1.05
+    assert found["batch_pairs"]["ratio"] > 0
+    assert found["layer_score_all"]["value"] < found["layer_score_application"]["value"]
+
+
+def test_swaps_are_measured_and_every_answer_is_checked(tmp_path: Path) -> None:
+    """The report fits its schema; the swaps came, memory and starts were looked at."""
+    assert swap.run(tmp_path / "swap.json", seed=1, sizes=SWAP) == 0
+    report = _checked(tmp_path / "swap.json")
+    found = report["measurements"]
+    assert report["kind"] == "bench swap"
+    assert found["swap_p99"]["target"] == swap.P99_TARGET[1]
+    assert len(found["swap_seconds"]["rounds"]) == SWAP.rounds * SWAP.swaps
+    assert found["swap_answers"]["value"] >= SWAP.rate * SWAP.swaps * SWAP.every_s * 0.9
+    assert found["start"]["baseline"] > 0
+    assert len(found["worker_private"]["rounds"]) == 2
+
+
+def test_targeting_is_measured_cold_warm_and_changed(tmp_path: Path) -> None:
+    """The report fits its schema; both percentiles of a warm mask have the target."""
+    sizes = targeting.Sizes(ads=500, requests=20, rounds=2, changed=5, changes=3)
+    assert targeting.run(tmp_path / "targeting.json", seed=1, sizes=sizes) == 0
+    report = _checked(tmp_path / "targeting.json")
+    found = report["measurements"]
+    assert report["kind"] == "bench targeting"
+    assert found["mask_p99"]["target"] == found["mask_p50"]["target"] == targeting.TARGET_US
+    assert {"mask_first", "mask_changed_p50", "change", "merge", "move", "compile"} <= found.keys()
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
         database_url=database_url,
         catalog_poll_s=0.2,
         max_body_bytes=50_000,
+        exploration_share=0.0,
     )
 
 
@@ -151,13 +152,15 @@ async def secrets_of(database: Database) -> dict[str, str]:
 async def promote_genesis(database: Database, settings: Settings, catalog: Catalog) -> None:
     """Write and record the first snapshot, as the jobs process does."""
     from jobs.catalog_ads import ad_set
+    from jobs.catalog_image import image_of
 
     schema = load_schema(settings.features)
     changes = await catalog.changes_since(0)
     made = genesis_snapshot(
         schema, ad_set(changes.ads, schema), snapshot_id=uuid7(now_ms()), now_ms=now_ms()
     )
-    sealed = snapshot_folder.write(settings.snapshot_store, made)
+    image = image_of(changes, schema)
+    sealed = snapshot_folder.write(settings.snapshot_store, made, image)
     await snapshots.record_genesis(database, sealed)
 
 

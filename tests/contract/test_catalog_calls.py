@@ -25,7 +25,7 @@ AD = {
 
 
 async def _served(api: Api, **user: object) -> list[int]:
-    body = {"user": {"geo": "us", "age": 33, **user}, "slots": 50}
+    body = {"user": {"geo": "us", "age": 33, **user}, "slots": 50, "per_advertiser": 50}
     answer = await api.call("score", "POST", "/v1/decisions", json=body)
     return [ad["ad_id"] for ad in answer.json()["ads"]]
 

@@ -52,8 +52,9 @@ class Deployment:
         return [ad["ad_id"] for ad in answer.json()["ads"]]
 
     def workers(self) -> list[int]:
-        """Process ids of the workers: those children that Python's spawn started for uvicorn."""
-        return [pid for pid in _children(self.process.pid) if b"spawn_main" in _command(pid)]
+        """Process ids of the workers: what Python's fork server forked for uvicorn."""
+        servers = [pid for pid in _children(self.process.pid) if b"forkserver" in _command(pid)]
+        return [pid for server in servers for pid in _children(server)]
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +182,14 @@ def test_workers_do_not_load_the_training_compiler(deployment: Deployment) -> No
     """numba would cost each worker tens of megabytes; only the jobs process needs it."""
     for pid in deployment.workers():
         assert "llvmlite" not in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_workers_share_what_they_have_imported(deployment: Deployment) -> None:
+    """A worker's own memory is far less than what the interpreter and the libraries take."""
+    for pid in deployment.workers():
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        sizes = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines()[1:]}
+        assert sizes["Private_Dirty"] < 65_000 < sizes["Rss"]  # kB; 80,000 where nothing is shared
 
 
 def test_workers_end_with_their_parent(deployment: Deployment) -> None:

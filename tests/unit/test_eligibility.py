@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.serving.eligibility import ALWAYS_MS, NEVER_MS, Eligibility, among
+from app.serving.rules import Draft, Met
 from app.serving.targeting import Targets
 from models.types import Clause, FeatureValue, Targeting
 
@@ -181,11 +182,13 @@ def test_true_and_one_are_different_values() -> None:
 
 def test_many_distinct_values_keep_the_cache_bounded() -> None:
     """A stream of ever new values does not grow memory without end."""
-    one = [Targeting(all=(Clause("user.id", ("1",)),))]
-    targets = Targets.of(one).replaced(1_000_000, np.array([0]), one)
+    draft = Draft()
     for value in range(70):
-        targets.allowed({"id": value})
-    assert 0 < len(targets._base._cache) <= 64
+        draft.add(value, Clause("user.id", (str(value),)), [str(value)])
+    met = Met(1_000_000, draft.rules())
+    for value in range(80):
+        met.of((str(value),))
+    assert 0 < len(met._cache) <= 64
 
 
 def test_many_changed_rows_are_compiled_into_one_layer() -> None:
@@ -197,3 +200,27 @@ def test_many_changed_rows_are_compiled_into_one_layer() -> None:
         mask = compiled([Row(targeting=item) for item in after], targets).mask({"geo": geo}, 0)
         expected = [targeted(item, {"geo": geo}) for item in after]
         assert among(mask, np.arange(3000)).tolist() == expected
+
+
+def test_two_clauses_on_one_feature_may_be_met_by_two_values() -> None:
+    """Every clause of `all` must be met, each by any value of a multi-valued feature."""
+    both = Targeting(all=(Clause("user.likes", ("a", "b")), Clause("user.likes", ("b", "c"))))
+    eligibility = compiled([Row(targeting=both)])
+    for likes, expected in ((["a", "c"], True), (["b"], True), (["a"], False), (["c", "x"], False)):
+        assert among(eligibility.mask({"likes": likes}, 0), np.arange(1)).tolist() == [expected]
+
+
+def test_the_ends_of_ranges_are_inside_them() -> None:
+    """Numbers at, between and beyond the bounds of several ranges, open ends included."""
+    ranges = [(1.0, 3.0), (3.0, 5.0), (None, 3.0), (3.0, None), (3.0, 3.0)]
+    rows = [
+        Row(targeting=Targeting(all=(Clause("user.x", minimum=low, maximum=high),)))
+        for low, high in ranges
+    ]
+    eligibility = compiled(rows)
+    for value in (0, 1, 2, 3, 4, 5, 6):
+        found = among(eligibility.mask({"x": value}, 0), np.arange(5)).tolist()
+        assert found == [
+            (low is None or low <= value) and (high is None or value <= high)
+            for low, high in ranges
+        ]

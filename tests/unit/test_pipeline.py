@@ -8,9 +8,10 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from app.serving import pipeline
+from app.serving import pipeline, scoring
 from app.serving.bundle import Bundle
-from app.serving.pipeline import DecisionQuery, ScoredAd, ScoreQuery
+from app.serving.pipeline import DecisionQuery
+from app.serving.scoring import ScoredAd, ScoreQuery
 from app.serving.tokens import Tokens
 from models.errors import FeatureUnknown, FeatureValueInvalid
 from models.features import pack, unpack
@@ -36,7 +37,7 @@ def decide(bundle: Bundle, query: DecisionQuery) -> pipeline.Decision:
 def test_scores_are_the_published_models(bundle: Bundle) -> None:
     """pctr is σ(s) in float64, eCPM 1000 · pctr · bid in whole micros, in the order asked for."""
     asked = [ADS[40], ADS[3], ADS[200]]
-    scored = pipeline.score(bundle, ScoreQuery(market.USER, [ad.id for ad in asked]), market.NOW)
+    scored = scoring.score(bundle, ScoreQuery(market.USER, [ad.id for ad in asked]), market.NOW)
     rates = 1 / (1 + np.exp(-market.scores(asked, USED, market.USER)))
     assert [ad.ad_id for ad in scored] == [ad.id for ad in asked]
     np.testing.assert_allclose([ad.pctr for ad in scored], rates, rtol=1e-12)
@@ -49,10 +50,23 @@ def test_scores_are_the_published_models(bundle: Bundle) -> None:
 def test_an_unknown_ad_is_a_line_of_its_own(bundle: Bundle) -> None:
     """An ad that the catalog lacks has no figures, wherever it stands in the list."""
     unknown = ScoredAd(5000, False, None, None, None, False, "unknown_ad")
-    scored = pipeline.score(bundle, ScoreQuery(market.USER, [5000, 1, 5000]), market.NOW)
+    scored = scoring.score(bundle, ScoreQuery(market.USER, [5000, 1, 5000]), market.NOW)
     assert (scored[0], scored[1].known, scored[2]) == (unknown, True, unknown)
-    assert pipeline.score(bundle, ScoreQuery(market.USER, [5000]), market.NOW) == [unknown]
-    assert pipeline.score(bundle, ScoreQuery(market.USER, []), market.NOW) == []
+    assert scoring.score(bundle, ScoreQuery(market.USER, [5000]), market.NOW) == [unknown]
+    assert scoring.score(bundle, ScoreQuery(market.USER, []), market.NOW) == []
+
+
+def test_many_users_get_the_scores_of_one(bundle: Bundle) -> None:
+    """A batch gives every pair the figures of a single score, to the bit, shared ads or not."""
+    shared = [3, 5000, 7, 1]
+    queries = [ScoreQuery(market.USER, shared), ScoreQuery({"geo": "uk"}, shared)]
+    queries += [ScoreQuery({}, [5000]), ScoreQuery(market.USER, [9])]
+    found = scoring.score_many(bundle, queries, market.NOW)
+    for query, many in zip(queries, found, strict=True):
+        single = scoring.score(bundle, query, market.NOW)
+        assert many.pctr == [ad.pctr for ad in single]
+        assert many.ecpm_micros == [ad.ecpm_micros for ad in single]
+        assert many.reasons == [ad.reason for ad in single]
 
 
 def test_each_ineligible_ad_says_why(bundle: Bundle) -> None:
@@ -69,7 +83,7 @@ def test_each_ineligible_ad_says_why(bundle: Bundle) -> None:
     campaign = Campaign(99, 1, "paused")
     live = bundle.live.apply(CatalogChanges(2, (), (campaign,), tuple(changed.values())))
     query = ScoreQuery(market.USER, [ad.id for ad in changed.values()])
-    scored = pipeline.score(bundle.with_live(live), query, market.NOW)
+    scored = scoring.score(bundle.with_live(live), query, market.NOW)
     assert [ad.reason for ad in scored] == list(changed)
     assert not any(ad.eligible for ad in scored)
     assert all(ad.pctr for ad in scored)
@@ -92,7 +106,7 @@ def test_decided_and_scored_rates_are_the_same(bundle: Bundle) -> None:
     """`/score` and a decision give one ad the same pctr and eCPM, to the last bit."""
     user = {**market.USER, "placement": ""}
     decided = decide(bundle, DecisionQuery(user, 7)).ads
-    scored = pipeline.score(bundle, ScoreQuery(user, [ad.ad_id for ad in decided]), market.NOW)
+    scored = scoring.score(bundle, ScoreQuery(user, [ad.ad_id for ad in decided]), market.NOW)
     assert [(ad.pctr, ad.ecpm_micros) for ad in scored] == [
         (ad.pctr, ad.ecpm_micros) for ad in decided
     ]
@@ -165,7 +179,7 @@ def test_an_unknown_feature_is_named(bundle: Bundle) -> None:
     """A feature name that the schema lacks is an error of the caller."""
     for call in (
         lambda: decide(bundle, DecisionQuery({"gender": "x"}, 1)),
-        lambda: pipeline.score(bundle, ScoreQuery({"gender": "x"}, [1]), market.NOW),
+        lambda: scoring.score(bundle, ScoreQuery({"gender": "x"}, [1]), market.NOW),
     ):
         with pytest.raises(FeatureUnknown, match=r"user\.gender"):
             call()

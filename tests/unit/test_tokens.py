@@ -70,6 +70,29 @@ def test_a_token_at_ten_features_fits_300_characters() -> None:
     assert len(TOKENS.seal(content())) <= 300
 
 
+def test_no_token_at_ten_features_is_longer_than_323_characters() -> None:
+    """Only the longest placement with the largest of all numbers takes one past 300."""
+    longest = content(slot=32_767, price_micros=2**53, catalog_version=2**53, placement="x" * 32)
+    assert len(TOKENS.seal(longest)) == 323
+
+
+def test_a_conversion_may_come_later_than_a_click() -> None:
+    """Each type has a window of its own, counted from the decision."""
+    tokens = Tokens({3: KEY}, 3, LIFETIME, {"conversion": 7 * LIFETIME})
+    token = tokens.seal(content())
+    assert tokens.open(token, NOW + 7 * LIFETIME, "conversion").slot == 1
+    with pytest.raises(TokenInvalid, match="expired"):
+        tokens.open(token, NOW + LIFETIME + 1, "click")
+
+
+def test_a_genuine_token_is_read_at_any_age() -> None:
+    """Where it leads does not depend on whether it still counts; a forged one is not read."""
+    token = TOKENS.seal(content(decided_ms=0))
+    assert TOKENS.read(token).ad_id == 2**53 - 1
+    with pytest.raises(TokenInvalid, match="forged"):
+        Tokens({3: OTHER}, 3, LIFETIME).read(token)
+
+
 def test_a_token_is_safe_in_an_url() -> None:
     """Nothing in a token needs escaping."""
     assert all(c.isalnum() or c in "-_" for c in TOKENS.seal(content()))

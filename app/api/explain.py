@@ -1,0 +1,52 @@
+"""`POST /v1/decisions:explain`: why each ad of a decision won, and why others did not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+from fastapi import APIRouter, Depends, Request, Response
+
+from app.api import body
+from app.api.authentication import needs
+from app.api.openapi import operation
+from app.api.schemas import ExplainRequest
+from app.api.services import bundle_of, exploration_of, services_of
+from app.ids import uuid7
+from app.serving.explaining import Explanation, explain
+from app.serving.pipeline import DecisionQuery
+
+router = APIRouter(tags=["serving"], dependencies=[Depends(needs("admin"))])
+_decoder = msgspec.json.Decoder(ExplainRequest)
+_EXAMPLE = {"user": {"geo": "us", "hour": 20}, "slots": 3, "placement": "home", "ad_ids": [43]}
+
+
+@router.post(
+    "/v1/decisions:explain",
+    **operation(
+        summary="Explain a decision",
+        scope="admin",
+        body=ExplainRequest,
+        answers={200: Explanation},
+        example=_EXAMPLE,
+    ),
+)
+async def explained(request: Request) -> Response:
+    """Decide as `/v1/decisions` would now, and say why: for the page and for up to 50 other ads.
+
+    Nothing is served and no token is made. Draws of exploration are those of `decision_id`.
+    """
+    services = services_of(request)
+    asked = await body.read(request, _decoder, services.settings.max_body_bytes)
+    bundle, now_ms = bundle_of(services.state), time.time_ns() // 1_000_000
+    limit = asked.per_advertiser or services.settings.per_advertiser
+    query = DecisionQuery(
+        asked.user, asked.slots, asked.placement, asked.exclude, asked.floor_micros, limit
+    )
+    decision_id = asked.decision_id or uuid7(now_ms)
+    exploration = exploration_of(services, bundle)
+    found = await asyncio.to_thread(
+        explain, bundle, query, asked.ad_ids, now_ms, decision_id, exploration
+    )
+    return body.answer(found)

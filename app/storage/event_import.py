@@ -1,0 +1,68 @@
+"""Many events at once, from a file: a day without events is built aside and attached whole.
+
+Rows of a table made in the same transaction need no log of their own, and an index is built over
+sorted rows faster than it takes them one by one. A day that has a partition already takes its rows
+through a staging table instead, where a repeat is a duplicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+from app.storage import partitions
+from app.storage.engine import Database
+
+_DAY_S = 3600.0
+
+
+async def import_day(
+    database: Database, day: date, columns: Sequence[str], rows: AsyncIterable[bytes]
+) -> int:
+    """Store one day's events, a binary COPY of these columns, in one transaction.
+
+    Returns how many were new. For a day without partition no two rows may have one key. Raises
+    `ConstraintBroken`, `DatabaseUnavailable`.
+    """
+    async with database.session(command_timeout=_DAY_S) as connection, connection.transaction():
+        await partitions.lock(connection)
+        if day in await partitions.days(connection):
+            return await _merge(connection, columns, rows)
+        return await _build(connection, day, columns, rows)
+
+
+async def _merge(connection: Any, columns: Sequence[str], rows: AsyncIterable[bytes]) -> int:
+    listed = ", ".join(columns)
+    await connection.execute(
+        f"CREATE TEMPORARY TABLE imported ON COMMIT DROP AS SELECT {listed} FROM events LIMIT 0"  # noqa: S608
+    )
+    await connection.copy_to_table("imported", source=rows, columns=columns, format="binary")
+    status: str = await connection.execute(
+        f"INSERT INTO events ({listed}) SELECT {listed} FROM imported"  # noqa: S608
+        " ORDER BY decided_at, decision_id, slot, type ON CONFLICT DO NOTHING"
+    )
+    return int(status.rpartition(" ")[2])
+
+
+async def _build(
+    connection: Any, day: date, columns: Sequence[str], rows: AsyncIterable[bytes]
+) -> int:
+    """A table without indexes, its rows, its indexes; then it becomes the day's partition."""
+    name = partitions.name_of(day)
+    start, stop = (f"{one.isoformat()} 00:00:00+00" for one in (day, day + timedelta(days=1)))
+    await connection.execute(
+        f"CREATE TABLE {name} (LIKE events INCLUDING ALL EXCLUDING INDEXES,"
+        f" CONSTRAINT {name}_day CHECK (decided_at >= '{start}' AND decided_at < '{stop}'))"
+    )
+    status: str = await connection.copy_to_table(
+        name, source=rows, columns=columns, format="binary"
+    )
+    await connection.execute(
+        f"ALTER TABLE {name} ADD PRIMARY KEY (decided_at, decision_id, slot, type)"
+    )
+    await connection.execute(
+        f"ALTER TABLE events ATTACH PARTITION {name} FOR VALUES FROM ('{start}') TO ('{stop}')"
+    )
+    await connection.execute(f"ALTER TABLE {name} DROP CONSTRAINT {name}_day")
+    return int(status.rpartition(" ")[2])

@@ -1,0 +1,1 @@
+"""Events from files into the database, and out of it."""

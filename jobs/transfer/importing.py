@@ -1,0 +1,116 @@
+"""`adscent events import`: a file's events into the database, a day at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import astuple, dataclass, fields
+from datetime import date
+from pathlib import Path
+
+import msgspec
+
+from app.storage.engine import Database
+from app.storage.event_import import import_day
+from jobs.transfer.copy_rows import COLUMNS, HEADER, TRAILER, copied
+from jobs.transfer.event_file import EventFile, Rejected
+from models.schema import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of a file: rows with a fault, events written, and those that were there before.
+
+    `skipped`: events of days that an earlier run had finished.
+    """
+
+    written: int
+    duplicate: int
+    skipped: int
+    rejected: Sequence[Rejected]
+
+
+class _Ledger(msgspec.Struct):
+    """The days of one file that are in the database."""
+
+    size: int
+    modified_ns: int
+    days: list[date]
+
+
+async def import_file(
+    database: Database,
+    path: Path,
+    schema: Schema,
+    ledgers: Path,
+    mapping: Path | None = None,
+    told: Callable[[int, int], None] | None = None,
+) -> Imported:
+    """Import a file; run again after an interruption it goes on with the first unfinished day.
+
+    `ledgers`: the folder where it is noted which days are done; `told`: called with the events done
+    and all of them. Raises `LogInvalid`, `ConstraintBroken`, `DatabaseUnavailable`.
+    """
+    with EventFile(path, schema, mapping) as file:
+        days = file.days()
+        ledger, place = _opened(ledgers, path)
+        total, done = sum(count for _, count in days), 0
+        written = duplicate = skipped = 0
+        for day, count in days:
+            if day in ledger.days:
+                skipped += count
+            else:
+                new = await import_day(database, day, COLUMNS, _stream(file, day))
+                written, duplicate = written + new, duplicate + count - new
+                ledger.days.append(day)
+                place.write_bytes(msgspec.json.encode(ledger))
+            done += count
+            if told is not None:
+                told(done, total)
+        return Imported(written, duplicate, skipped, file.rejected)
+
+
+def check_file(path: Path, schema: Schema, mapping: Path | None = None) -> Imported:
+    """What an import would write and reject; writes nothing and needs no database."""
+    with EventFile(path, schema, mapping) as file:
+        return Imported(sum(count for _, count in file.days()), 0, 0, file.rejected)
+
+
+def write_rejected(rejected: Sequence[tuple[Path, Rejected]], path: Path) -> None:
+    """The rows that were not imported as CSV: file, line, field, value, reason."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", *(item.name for item in fields(Rejected))))
+        writer.writerows((source, *astuple(one)) for source, one in rejected)
+
+
+async def _stream(file: EventFile, day: date) -> AsyncIterator[bytes]:
+    """One binary COPY; a block is laid out while the database takes the one before."""
+    blocks = (copied(rows) for rows in file.rows(day))
+
+    def begun() -> asyncio.Task[bytes]:
+        return asyncio.create_task(asyncio.to_thread(next, blocks, b""))
+
+    yield HEADER
+    following = begun()
+    try:
+        while block := await following:
+            following = begun()
+            yield block
+    finally:
+        await asyncio.wait([following])  # its thread reads the file, which is closed after this
+    yield TRAILER
+
+
+def _opened(ledgers: Path, path: Path) -> tuple[_Ledger, Path]:
+    """What is noted of this very file; nothing once it has changed."""
+    ledgers.mkdir(parents=True, exist_ok=True)
+    found = path.stat()
+    place = ledgers / f"{path.name}.json"
+    fresh = _Ledger(found.st_size, found.st_mtime_ns, [])
+    if not place.exists():
+        return fresh, place
+    known = msgspec.json.decode(place.read_bytes(), type=_Ledger)
+    is_same = (known.size, known.modified_ns) == (fresh.size, fresh.modified_ns)
+    return (known if is_same else fresh), place

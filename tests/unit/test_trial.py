@@ -1,0 +1,144 @@
+"""Slots for new ads: which decisions have one, who gets it, and what stays as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from app.serving import pipeline
+from app.serving.bundle import Bundle
+from app.serving.pipeline import DecisionQuery
+from app.serving.tokens import Tokens
+from app.serving.trial import Exploration, Trials
+from models.types import Ad
+from tests.unit import market
+
+TOKENS = Tokens({1: bytes(32)}, 1, 3_600_000)
+DECISIONS = [UUID(int=(1 << 127) + number) for number in range(60)]
+ADS = [market.ad(key, advertiser_id=key) for key in range(1, 200)]
+NEW = {*range(1, 200, 10)}
+
+
+def bundle_of(ads: list[Ad]) -> Bundle:
+    """A bundle over a model that knows all ads well but those of `NEW`."""
+    used = market.model(1)
+    variance = np.full(len(used.ad_keys), 0.001, np.float32)
+    for key in NEW:
+        own = market.ENCODER.encode_ad(market.ENCODER.ad_values(market.ad(key))).ids[0]
+        variance[used.ad_keys.searchsorted(own)] = 0.3
+    known = replace(used, ad_variance=variance, ad_prior_variance=np.array([0.3, 0.1, 0.1]))
+    return market.bundle_of(ads, known)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    """All of `ADS`, indexed."""
+    return bundle_of(ADS)
+
+
+def decide(
+    bundle: Bundle, decision: UUID, share: float, tried: dict[int, int] | None = None, **asked: int
+) -> pipeline.Decision:
+    query = DecisionQuery(market.USER, **{"slots": 4, "per_advertiser": 1, **asked})
+    exploration = Exploration(share, 10, tried or {})
+    return pipeline.decide(bundle, query, market.NOW, decision, TOKENS, exploration)
+
+
+def test_a_trial_changes_the_last_slot_alone(bundle: Bundle) -> None:
+    """Ads, prices and order above it are those without exploration; the new ad pays the floor."""
+    for decision in DECISIONS:
+        usual, trial = (decide(bundle, decision, share).ads for share in (0.0, 1.0))
+        assert [(ad.ad_id, ad.price_micros) for ad in trial[:-1]] == [
+            (ad.ad_id, ad.price_micros) for ad in usual[:-1]
+        ]
+        last = trial[-1]
+        assert last.explored
+        assert last.ad_id in NEW - {ad.ad_id for ad in usual[:-1]}
+        assert last.price_micros == 1
+        assert not any(ad.explored for ad in usual)
+
+
+def test_the_floor_holds_for_a_trial(bundle: Bundle) -> None:
+    """A new ad below the floor is not tried; one above it pays the floor."""
+    usual = decide(bundle, DECISIONS[0], 0.0).ads
+    floor = usual[-1].ecpm_micros
+    for decision in DECISIONS:
+        for ad in decide(bundle, decision, 1.0, floor_micros=floor).ads:
+            assert ad.ecpm_micros >= floor
+            paid = 1000 * ad.pctr * ad.price_micros
+            assert not ad.explored or floor <= paid * (1 + 1e-9) < floor + 1001 * ad.pctr
+
+
+def test_the_budget_is_a_share_of_all_slots(bundle: Bundle) -> None:
+    """Of a thousand decisions with four slots, four times the share are trials."""
+    decisions = [UUID(int=(5 << 120) + number) for number in range(1000)]
+    explored = sum(decide(bundle, decision, 0.02).ads[-1].explored for decision in decisions)
+    assert 80 - 4 * 9 < explored < 80 + 4 * 9
+
+
+def test_a_token_carries_the_trial_and_its_probability(bundle: Bundle) -> None:
+    """The propensities of one slot's ads sum to 1 over what may stand there."""
+    seen: dict[int, float] = {}
+    for number in range(3000):
+        decision = UUID(int=(9 << 120) + number)
+        ad = decide(bundle, decision, 0.1).ads[-1]
+        content = TOKENS.open(ad.token, market.NOW)
+        assert content.explored == ad.explored
+        seen[ad.ad_id] = content.propensity
+    assert sum(seen.values()) == pytest.approx(1.0, abs=0.02)
+    first = decide(bundle, DECISIONS[0], 0.1).ads[0]
+    assert TOKENS.open(first.token, market.NOW).propensity == 1.0
+
+
+def test_an_ad_is_tried_so_often_and_no_more(bundle: Bundle) -> None:
+    """An ad whose trials are used up waits for the next snapshot."""
+    spent = {key: 10 for key in NEW if key != 11}
+    for decision in DECISIONS:
+        last = decide(bundle, decision, 1.0, spent).ads[-1]
+        assert last.ad_id == 11 or not last.explored
+
+
+def test_trials_are_counted_anew_under_each_snapshot() -> None:
+    """Counts add up under one snapshot and start again with the next."""
+    trials = Trials()
+    for _ in range(2):
+        trials.under(UUID(int=1))
+        trials.add(5)
+    assert trials.under(UUID(int=1)) == {5: 2}
+    assert trials.under(UUID(int=2)) == {}
+
+
+def test_the_advertisers_limit_holds_for_a_trial() -> None:
+    """A new ad of an advertiser that has its slot already is not tried."""
+    plain = bundle_of(ADS)
+    winner = decide(plain, DECISIONS[0], 0.0).ads[0].ad_id
+    owned = [replace(ad, advertiser_id=winner) if ad.id in NEW else ad for ad in ADS]
+    limited = bundle_of(owned)
+    for decision in DECISIONS:
+        page = decide(limited, decision, 1.0).ads
+        owners = [owned[ad.ad_id - 1].advertiser_id for ad in page]
+        assert len(set(owners)) == len(owners)
+
+
+def test_raising_a_bid_never_loses_the_page(bundle: Bundle) -> None:
+    """An ad that was shown, tried or not, is shown when it bids more."""
+    for decision in DECISIONS[:20]:
+        for ad in decide(bundle, decision, 1.0).ads:
+            more = replace(ADS[ad.ad_id - 1], bid_micros=ADS[ad.ad_id - 1].bid_micros * 3)
+            raised = bundle.with_live(bundle.live.apply(market.changes(2, [more])))
+            after = decide(raised, decision, 1.0).ads
+            assert ad.ad_id in [one.ad_id for one in after]
+
+
+def test_a_new_ad_can_be_tried_before_it_is_indexed(bundle: Bundle) -> None:
+    """An ad that came after the snapshot is new; a paused one is not tried."""
+    fresh = market.ad(500, advertiser_id=500, bid_micros=120_000)
+    others = [replace(ADS[key - 1], state="paused") for key in NEW]
+    live = bundle.live.apply(market.changes(2, [fresh, *others]))
+    with_it = bundle.with_live(live)
+    lasts = {decide(with_it, decision, 1.0).ads[-1].ad_id for decision in DECISIONS}
+    usual = decide(with_it, DECISIONS[0], 0.0).ads[-1].ad_id
+    assert lasts == {500} != {usual}
