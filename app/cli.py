@@ -23,6 +23,8 @@ from rich.table import Table
 from app import settings
 from app.commands.errors import CommandError
 from app.database_url import DatabaseMissing
+from app.measuring import bench, lab
+from app.options import Features, Html, Report, Seed, checked, group
 from app.settings import SettingInvalid, Settings
 from app.storage.errors import StorageError
 from models.errors import ModelError
@@ -42,59 +44,27 @@ class _Scope(StrEnum):
     ADMIN = "admin"
 
 
-def _group(text: str, **options: Any) -> typer.Typer:
-    return typer.Typer(
-        help=text,
-        rich_markup_mode="markdown",
-        pretty_exceptions_enable=False,
-        add_completion=False,
-        **options,
-    )
-
-
-app = _group(
+app = group(
     "A self-hosted ad server whose click model learns from every few minutes of traffic.\n\n"
     "Settings come from the environment: `ADSCENT_HOME`, `ADSCENT_PORT`, … and `DATABASE_URL`;"
     " without `DATABASE_URL` the database of `adscent db` is used.",
     no_args_is_help=True,
 )
-_db = _group(
+_db = group(
     "Run the embedded PostgreSQL in the foreground, migrated, until Ctrl-C; or migrate one.\n\n"
     "Its data is below `ADSCENT_HOME` (as root: below /var/lib/adscent).\n\n"
     "Examples: `adscent db` · `DATABASE_URL=postgresql://… adscent db migrate`",
     invoke_without_command=True,
 )
-_keys = _group(
-    "Make, list and revoke API keys; rotate the key of the tokens.", no_args_is_help=True
-)
-_ads = _group("Load ads, campaigns and advertisers.", no_args_is_help=True)
-_events = _group("Import and export events.", no_args_is_help=True)
-_bench = _group("Measure this machine, with a JSON report.", no_args_is_help=True)
-_lab = _group("Try the learner where it might break, with a JSON report.", no_args_is_help=True)
+_keys = group("Make, list and revoke API keys; rotate the key of the tokens.", no_args_is_help=True)
+_ads = group("Load ads, campaigns and advertisers.", no_args_is_help=True)
+_events = group("Import and export events.", no_args_is_help=True)
 app.add_typer(_db, name="db")
 app.add_typer(_keys, name="keys")
 app.add_typer(_ads, name="ads")
 app.add_typer(_events, name="events")
-app.add_typer(_bench, name="bench")
-app.add_typer(_lab, name="lab")
-
-
-def _checked(option: typer.CallbackParam, path: Path | None) -> Path | None:
-    """The path of a file to write at the end, found writable before any work. `ReportUnwritable`"""
-    if path is not None:
-        from jobs.output import check_writable
-
-        check_writable(option.opts[0], path)
-    return path
-
-
-Report = Annotated[
-    Path | None, typer.Option(help="Write the JSON report to this file.", callback=_checked)
-]
-Html = Annotated[Path | None, typer.Option(help="Write a page with plots.", callback=_checked)]
-Features = Annotated[Path | None, typer.Option(help="The feature schema.", show_default=False)]
-Quick = Annotated[bool, typer.Option(help="Small sizes: whether it runs, not how fast.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seeds everything that is random.")]
+app.add_typer(bench, name="bench")
+app.add_typer(lab, name="lab")
 
 
 def main() -> None:
@@ -293,7 +263,7 @@ def import_events(
 
 @_events.command("export")
 def export_events(
-    file: Annotated[Path, typer.Argument(metavar="FILE", callback=_checked)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", callback=checked)],
     since: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First UTC day.")] = _FIRST,
     until: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Last UTC day.")] = _LAST,
 ) -> None:
@@ -354,156 +324,6 @@ def test(context: typer.Context) -> None:
     from app.commands import suite
 
     raise typer.Exit(suite.run(context.args))
-
-
-@_bench.command("train")
-def bench_train(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
-    """Training: the kernel alone, and a chunk from the database to a published snapshot.
-
-    Example: `adscent bench train --report train.json`
-    """
-    from jobs.bench.train import run
-
-    raise typer.Exit(run(report, seed, quick))
-
-
-@_bench.command("memory")
-def bench_memory(report: Report = None, quick: Quick = False) -> None:
-    """Memory: bytes of a feature value, ten million values, 500 chunks of turnover.
-
-    Needs 8 GB of memory and 7 GB in the folder for temporary files (`TMPDIR`).
-
-    Example: `adscent bench memory --report memory.json`
-    """
-    from jobs.bench.memory import run
-
-    raise typer.Exit(run(report, quick))
-
-
-@_bench.command("certificate")
-def bench_certificate(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
-    """The certified range of scores: its time at 300,000 ads, and how tight it is.
-
-    Example: `adscent bench certificate --report certificate.json`
-    """
-    from jobs.bench.certificate import run
-
-    raise typer.Exit(run(report, seed, quick))
-
-
-@_bench.command("targeting")
-def bench_targeting(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
-    """Targeting: which of 300,000 ads with five rules each a request may see.
-
-    Example: `adscent bench targeting --report targeting.json`
-    """
-    from jobs.bench.targeting import run
-
-    raise typer.Exit(run(report, seed, quick))
-
-
-@_bench.command("retrieval")
-def bench_retrieval(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
-    """Retrieval: the best ads of up to three million, exactly, against flat scans of all.
-
-    Example: `adscent bench retrieval --report retrieval.json`
-    """
-    from jobs.bench.retrieval import run
-
-    raise typer.Exit(run(report, seed, quick))
-
-
-@_bench.command("serve")
-def bench_serve(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
-    """Serving: `/v1/score` against an endpoint that only decodes and answers.
-
-    Example: `adscent bench serve --report serve.json`
-    """
-    from jobs.bench.serve import run
-
-    raise typer.Exit(run(report, seed, quick))
-
-
-@_bench.command("ingest")
-def bench_ingest(
-    report: Report = None,
-    seed: Seed = 1,
-    quick: Quick = False,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
-) -> None:
-    """Events: how many a second become durable, by the size of a request, against plain COPY.
-
-    Example: `adscent bench ingest --report ingest.json`
-    """
-    from jobs.bench.ingest import run
-
-    raise typer.Exit(run(report, seed, quick, workers))
-
-
-@_bench.command("swap")
-def bench_swap(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
-    """Snapshots of 300,000 ads exchanged under load, and how soon a worker starts.
-
-    Example: `adscent bench swap --report swap.json`
-    """
-    from jobs.bench.swap import run
-
-    raise typer.Exit(run(report, seed, quick))
-
-
-@_lab.command("divergence")
-def lab_divergence(
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds of every regime.")] = 5,
-    report: Report = None,
-    html: Html = None,
-    quick: Quick = False,
-    tune: Annotated[bool, typer.Option(help="Search the methods' settings instead.")] = False,
-) -> None:
-    """Which ways of training diverge, on which traffic, and what each cure costs.
-
-    Examples: `adscent lab divergence --seeds 5 --report lab.json --html lab.html` ·
-    `adscent lab divergence --tune`
-    """
-    from jobs.lab.run import run
-
-    raise typer.Exit(run(seeds, report, html, quick=quick, tuning=tune))
-
-
-@_lab.command("exploration")
-def lab_exploration(
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Markets, one a seed.")] = 8,
-    report: Report = None,
-) -> None:
-    """What trying new ads brings, and what it costs, by rule and budget.
-
-    Example: `adscent lab exploration --seeds 8 --report exploration.json`
-    """
-    from jobs.lab.exploration import run
-
-    raise typer.Exit(run(seeds, report))
-
-
-@_lab.command("ablation")
-def lab_ablation(
-    log: Annotated[Path | None, typer.Argument(help="A log; without one, seeded markets.")] = None,
-    features: Features = None,
-    label: Annotated[str, typer.Option(help="The log's 0/1 label column.")] = "clicked",
-    chunk: Annotated[str, typer.Option(help="Length of a chunk of the log: 1h, 30m.")] = "1h",
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds of every variant.")] = 5,
-    events: Annotated[int, typer.Option(min=1000, help="Impressions of a market.")] = 300_000,
-    report: Report = None,
-) -> None:
-    """The learner without each of its parts, in paired differences of log loss.
-
-    On markets an interval spans the seeds, a market each: with one seed there is none. On a log it
-    spans the events.
-
-    Examples: `adscent lab ablation --seeds 5 --report ablation.json` ·
-    `adscent lab ablation events.csv.gz --features features.toml --label clicked`
-    """
-    from jobs.lab.ablation import run
-
-    raise typer.Exit(run(log, features, label, chunk, seeds, events, report))
 
 
 if __name__ == "__main__":

@@ -9,16 +9,8 @@ from msgspec import UNSET
 
 from app.api.body import refuse
 from app.api.moments import EARLIEST_MS, LATEST_MS, milliseconds, moment_or_none
-from app.api.schemas import (
-    AdBody,
-    AdvertiserBody,
-    AdvertiserView,
-    AdView,
-    CampaignBody,
-    CampaignView,
-    FlightBody,
-    TargetingBody,
-)
+from app.api.schemas import AdBody, AdvertiserBody, CampaignBody, FlightBody, TargetingBody
+from app.api.views import AdvertiserView, AdView, CampaignView
 from models.errors import FeatureUnknown, FeatureValueInvalid
 from models.features import Encoder, Schema
 from models.targeting import parse_targeting, render_targeting

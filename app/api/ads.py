@@ -14,8 +14,9 @@ from app.api.ad_document import ad_of, ad_view
 from app.api.authentication import Actor, needs
 from app.api.lists import Cursor, IdInPath, IdInQuery, Limit, after_id, page
 from app.api.openapi import operation
-from app.api.schemas import AdBody, AdChange, AdList, AdPatch, AdView
+from app.api.schemas import AdBody, AdPatch
 from app.api.services import Services, services_of
+from app.api.views import AdChange, AdList, AdView
 from models.types import Ad, State
 
 router = APIRouter(prefix="/v1/ads", tags=["catalog"], dependencies=[Depends(needs("admin"))])

@@ -11,14 +11,9 @@ from app.api.ad_document import advertiser_of, advertiser_view
 from app.api.authentication import Actor, needs
 from app.api.lists import Cursor, IdInPath, Limit, after_id, page
 from app.api.openapi import operation
-from app.api.schemas import (
-    AdvertiserBody,
-    AdvertiserChange,
-    AdvertiserList,
-    AdvertiserView,
-    StatePatch,
-)
+from app.api.schemas import AdvertiserBody, StatePatch
 from app.api.services import Services, services_of
+from app.api.views import AdvertiserChange, AdvertiserList, AdvertiserView
 from models.types import Advertiser, State
 
 router = APIRouter(

@@ -11,8 +11,9 @@ from app.api.ad_document import campaign_of, campaign_view
 from app.api.authentication import Actor, needs
 from app.api.lists import Cursor, IdInPath, IdInQuery, Limit, after_id, page
 from app.api.openapi import operation
-from app.api.schemas import CampaignBody, CampaignChange, CampaignList, CampaignView, StatePatch
+from app.api.schemas import CampaignBody, StatePatch
 from app.api.services import Services, services_of
+from app.api.views import CampaignChange, CampaignList, CampaignView
 from models.types import Campaign, State
 
 router = APIRouter(prefix="/v1/campaigns", tags=["catalog"], dependencies=[Depends(needs("admin"))])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.api import schemas
+from app.api import schemas, views
 from app.errors import Problem
 from app.serving.explaining import Explanation
 from app.serving.pipeline import Decision
@@ -186,18 +186,18 @@ EXAMPLES: Mapping[type, dict[str, Any]] = {
         "next_cursor": None,
     },
     schemas.ReleasedView: {"released": 41},
-    schemas.AdView: _AD,
-    schemas.AdList: _page(_AD),
-    schemas.AdChange: _change("ad", _AD),
-    schemas.CampaignView: _CAMPAIGN,
-    schemas.CampaignList: _page(_CAMPAIGN),
-    schemas.CampaignChange: _change("campaign", _CAMPAIGN),
-    schemas.AdvertiserView: _ADVERTISER,
-    schemas.AdvertiserList: _page(_ADVERTISER),
-    schemas.AdvertiserChange: _change("advertiser", _ADVERTISER),
-    schemas.PlacementView: _PLACEMENT,
-    schemas.PlacementList: _page(_PLACEMENT),
-    schemas.PlacementChange: _change("placement", _PLACEMENT),
+    views.AdView: _AD,
+    views.AdList: _page(_AD),
+    views.AdChange: _change("ad", _AD),
+    views.CampaignView: _CAMPAIGN,
+    views.CampaignList: _page(_CAMPAIGN),
+    views.CampaignChange: _change("campaign", _CAMPAIGN),
+    views.AdvertiserView: _ADVERTISER,
+    views.AdvertiserList: _page(_ADVERTISER),
+    views.AdvertiserChange: _change("advertiser", _ADVERTISER),
+    views.PlacementView: _PLACEMENT,
+    views.PlacementList: _page(_PLACEMENT),
+    views.PlacementChange: _change("placement", _PLACEMENT),
     schemas.SnapshotView: _SNAPSHOT,
     schemas.SnapshotList: _page(_SNAPSHOT),
     schemas.ServingView: _SERVING,

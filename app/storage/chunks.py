@@ -94,33 +94,34 @@ FROM training_cursor
 _CUT = """
 SELECT xid FROM (
     SELECT xid, sum(count(*)) OVER (ORDER BY xid) AS running, row_number() OVER (ORDER BY xid) AS n
-    FROM events WHERE type = 'impression' AND xid >= $1 AND xid < $2 GROUP BY xid
+    FROM events WHERE type = 'impression' AND quarantined_by IS NULL AND xid >= $1 AND xid < $2
+    GROUP BY xid
 ) AS counted
 WHERE running > $3 AND n > 1 ORDER BY xid LIMIT 1
 """
 
 _IMPRESSIONS = """
 SELECT decided_at, decision_id, slot, ad_id, features FROM events
-WHERE type = 'impression' AND xid >= $1 AND xid < $2 LIMIT $3
+WHERE type = 'impression' AND quarantined_by IS NULL AND xid >= $1 AND xid < $2 LIMIT $3
 """
 
 # A click has the decision time of its impression. Joining them in the database takes longer, since
 # rows come in the order of their times already, which it cannot know.
 _CLICKS_BETWEEN = """
 SELECT decided_at, decision_id, slot FROM events
-WHERE type = 'click' AND xid < $1 AND decided_at BETWEEN $2 AND $3
+WHERE type = 'click' AND quarantined_by IS NULL AND xid < $1 AND decided_at BETWEEN $2 AND $3
 """
 
 _CLICKS_AT = """
 SELECT decided_at, decision_id, slot FROM events
-WHERE type = 'click' AND xid < $1 AND decided_at = ANY($2)
+WHERE type = 'click' AND quarantined_by IS NULL AND xid < $1 AND decided_at = ANY($2)
 """
 
 _LATE = """
 SELECT count(*) FROM events AS c JOIN events AS i
     ON i.decided_at = c.decided_at AND i.decision_id = c.decision_id AND i.slot = c.slot
     AND i.type = 'impression' AND i.xid < $3
-WHERE c.type = 'click' AND c.xid >= $1 AND c.xid < $2
+WHERE c.type = 'click' AND c.quarantined_by IS NULL AND c.xid >= $1 AND c.xid < $2
 """
 
 

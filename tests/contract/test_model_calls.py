@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -97,6 +98,20 @@ async def test_rollback_returns_to_the_one_before_and_pins(api: Api) -> None:
     promoted = await api.call("admin", "POST", f"/v1/snapshots/{third}/promote")
     assert promoted.json()["is_pinned"] is False
     assert _served(api) == third
+
+
+async def test_a_snapshot_still_loading_does_not_come_after_a_rollback(api: Api) -> None:
+    """Once a rollback is acknowledged no other snapshot serves, whatever was on its way."""
+    first = _served(api)
+    for delay_s in (0.0, 0.002, 0.005, 0.01, 0.02, 0.04):
+        await _trained(api)
+        await asyncio.sleep(delay_s)
+        answer = await api.call("admin", "POST", "/v1/snapshots/rollback")
+        assert answer.status_code == 200
+        for _ in range(40):
+            assert _served(api) == first
+            await asyncio.sleep(0.002)
+        assert (await api.call("admin", "POST", "/v1/snapshots/unpin")).status_code == 200
 
 
 async def test_nothing_to_roll_back_to_is_a_conflict(api: Api) -> None:

@@ -211,6 +211,15 @@ async def test_import_with_one_id_twice_is_refused(catalog: Catalog) -> None:
         await catalog.import_catalog([], [], [AD, replace(AD, bid_micros=1)], "ann")
 
 
+async def test_changes_of_many_ads_are_read_whole(catalog: Catalog) -> None:
+    """More changes than are read at once come all, each once, and are counted alike."""
+    many = [replace(AD, id=number) for number in range(1, 351)]
+    await catalog.import_catalog([], [], many, "test")
+    changes = await catalog.changes_since(1)
+    assert sorted(ad.id for ad in changes.ads) == [ad.id for ad in many]
+    assert (await catalog.count_since(1), await catalog.count_since(2)) == (350, 0)
+
+
 async def test_changes_since_holds_exactly_the_newer_rows(catalog: Catalog) -> None:
     """Rows of later versions and no others; nothing when nothing is newer."""
     await catalog.put_ad(AD, "ann")

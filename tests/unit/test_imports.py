@@ -56,6 +56,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "app.main": ("app", "fastapi", "starlette"),
     "app.commands": ("app", "jobs", "models", "uvicorn", "msgspec"),
     "app.cli": ("app", "jobs", "models", "typer", "rich"),
+    "app.measuring": ("app.options", "jobs", "typer"),
+    "app.options": ("jobs", "typer"),
     # The jobs process, and the programs that learn from a log or a market.
     "jobs": ("models", "app.storage", "app.settings", "app.ids", "numpy", "msgspec", "structlog"),
     "jobs.__main__": (
@@ -165,7 +167,9 @@ def test_imports_only_what_its_area_may(module: str) -> None:
 def test_models_are_pure(module: str) -> None:
     """No module of `models` imports a clock, randomness of its own, threads or the network."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    assert {target.partition(".")[0] for target in _targets(tree)}.isdisjoint(IMPURE - _exempt(module))
+    assert {target.partition(".")[0] for target in _targets(tree)}.isdisjoint(
+        IMPURE - _exempt(module)
+    )
     reads = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert reads.isdisjoint({"environ", "getenv"} - _exempt(module))
 
