@@ -104,5 +104,8 @@ def row_bytes(width: int) -> int:
 
 
 def published_bytes(width: int, *, user: bool) -> int:
-    """Bytes of one value of the served model: latents, key, main effect; user: feature's number."""
-    return 4 * width + 12 + (1 if user else 0)
+    """Bytes of one value of the served model.
+
+    Latents, key and main effect; a user's its feature's number, an ad's its main effect's variance.
+    """
+    return 4 * width + 12 + (1 if user else 4)

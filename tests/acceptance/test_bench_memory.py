@@ -31,7 +31,7 @@ def test_memory_is_measured_in_processes_of_its_own(tmp_path: Path) -> None:
     assert memory.run(tmp_path / "memory.json", sizes=MEMORY) == 0
     found = _checked(tmp_path / "memory.json")["measurements"]
     assert found["state"]["ratio"] == pytest.approx(1)
-    assert found["served"]["ratio"] == pytest.approx(1)
+    assert found["served"]["ratio"] == pytest.approx(1, rel=1e-3)
     assert found["peak"]["value"] >= found["most_private"]["value"]
     assert found["turnover_rows"]["met"]
     assert found["turnover_collected"]["value"] > 0

@@ -14,6 +14,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import structlog
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 
 from app.ids import uuid7
@@ -72,7 +73,7 @@ async def ingest(context: Context, count: int, seed: int = 0, ads: Sequence[Ad] 
     clicks = [click_on(e) for i, e in enumerate(events) if i % 4 == 0]
     writer = EventWriter(context.database, 10_000)
     try:
-        stored = [replace(click, ad_id=1) for click in clicks]
+        stored = [structs.replace(click, ad_id=1) for click in clicks]
         await writer.write([*events, *stored])
     finally:
         await writer.close()
@@ -214,7 +215,7 @@ async def test_late_clicks_are_counted(context: Context) -> None:
         await writer.write(shown)
         await retention.record_horizon(context)
         await retrain.scheduled(context)
-        await writer.write([replace(click_on(shown[0]), ad_id=shown[0].ad_id)])
+        await writer.write([structs.replace(click_on(shown[0]), ad_id=shown[0].ad_id)])
     finally:
         await writer.close()
     await ingest(context, 20, seed=6)

@@ -284,7 +284,7 @@ def test_bytes_of_a_value_are_those_of_its_arrays(width: int, user: bool) -> Non
     """The stated bytes are what the arrays take, of the trainer's state and of the served model."""
     rows = table(np.zeros(7, np.int64), width, 0)
     assert sum(getattr(rows, item.name).nbytes for item in fields(Table)) == 7 * row_bytes(width)
-    wide = 4 * width + 8 + 4 + (1 if user else 0)
+    wide = 4 * width + 8 + 4 + (1 if user else 4)
     assert published_bytes(width, user=user) == wide
     assert len(empty_table(width)) == 0
 
