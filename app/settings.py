@@ -58,7 +58,7 @@ class Settings:
     event_buffer: int = 50_000
     max_body_bytes: int = 2_000_000
     connections: int = 800
-    deadline_s: float = 0.5
+    deadline_s: float = 2.0
     per_advertiser: int = 1
     exploration_share: float = 0.02
     exploration_impressions: int = 500

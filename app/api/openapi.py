@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.api import schemas
+from app.api import schemas, views
 from app.api.examples import EXAMPLES
 from app.api.lists import check_query
 from app.errors import PROBLEM_TYPE, Problem
@@ -93,7 +93,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     parts = document.setdefault("components", {})
     kinds = [
         kind
-        for kind in vars(schemas).values()
+        for kind in (vars(schemas) | vars(views)).values()
         if isinstance(kind, type) and issubclass(kind, schemas.Body | schemas.Answer)
     ]
     _, components = msgspec.json.schema_components(

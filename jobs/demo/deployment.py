@@ -159,6 +159,7 @@ def _environment(home: Path, url: str, ports: list[int]) -> dict[str, str]:
         "HORIZON_EVERY_S": HORIZON_EVERY_S,
         "ATTRIBUTION_WINDOW_S": ATTRIBUTION_WINDOW_S,
         "ACKNOWLEDGE_TIMEOUT_S": 5,
+        "DEADLINE_S": 10,
         "SNAPSHOTS_KEPT": 1000,
     }
     own = {f"ADSCENT_{name}": str(value) for name, value in settings.items()}

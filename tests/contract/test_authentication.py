@@ -34,8 +34,10 @@ def _calls(api: Api) -> list[tuple[str, str]]:
 
 
 async def test_every_route_but_health_needs_a_key(api: Api) -> None:
-    """Without a key every call answers 401 and says how to send one."""
+    """Without a key every call answers 401 and says how to send one; browsers' links need none."""
     for method, path in [*_calls(api), ("GET", "/openapi.json")]:
+        if path.startswith("/v1/e/"):
+            continue
         answer = await api.call("", method, path)
         if path in OPEN:
             assert answer.status_code == 200

@@ -82,7 +82,7 @@ def _fault(kind: type, text: str) -> FieldError:
             '{"events": [{"type": "view", "token": ""}]}',
             "events[0].type",
             "view",
-            "one of click, conversion, impression",
+            "one of click, close, conversion, impression",
         ),
         (AdBody, '{"campaign_id": 1, "bid_micros": -5}', "bid_micros", -5, ">= 1"),
         (
