@@ -10,16 +10,15 @@ from __future__ import annotations
 import csv
 import gzip
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 import duckdb
 import numpy as np
 
+from jobs.scratch import Scratch
 from models.errors import FeatureValueInvalid, LogInvalid
 from models.features import Encoder, Feature, Schema
 from models.types import MAX_ID, Batch, Float64s, Int64s, Ragged
@@ -57,7 +56,7 @@ class Dictionary:
     counts: Int64s
 
 
-class Log:
+class Log(Scratch):
     """An opened replay log: its rows checked, sorted by time and coded. Close it, or use `with`.
 
     Rows of one time keep the file's order. Raises `LogInvalid` naming the file, the column or the
@@ -70,8 +69,7 @@ class Log:
         self.path, self.schema, self.label = Path(path), schema, label
         self._block_events = block_events
         self._features = schema.user + schema.ad
-        self._folder = tempfile.TemporaryDirectory(prefix="adscent-replay-")
-        self._database = duckdb.connect(str(Path(self._folder.name) / "log.duckdb"))
+        super().__init__("replay")
         try:
             self._open()
         except duckdb.Error as error:
@@ -80,22 +78,6 @@ class Log:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Remove the temporary database."""
-        self._database.close()
-        self._folder.cleanup()
 
     def __len__(self) -> int:
         return int(self._one("SELECT count(*) FROM events"))

@@ -7,12 +7,10 @@ through the encoder that requests go through. Rows that do not fit are reported 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import duckdb
@@ -20,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.logfile import Dictionary, gather
+from jobs.scratch import Scratch
 from jobs.transfer.copy_rows import Rows, packed
 from jobs.transfer.mapping import FIELDS, column_map
 from models.errors import FeatureValueInvalid, LogInvalid
@@ -48,7 +47,7 @@ class Rejected:
     reason: str
 
 
-class EventFile:
+class EventFile(Scratch):
     """An opened file. Use it with `with`. Raises `LogInvalid` for one that cannot be read at all.
 
     `clicked` = 1 makes a click beside the impression. A row without `decision_id` gets one from
@@ -58,8 +57,7 @@ class EventFile:
     def __init__(self, path: Path, schema: Schema, mapping: Path | None = None) -> None:
         self.path, self.schema = path, schema
         self._features = schema.user + schema.ad
-        self._folder = tempfile.TemporaryDirectory(prefix="adscent-import-")
-        self._database = duckdb.connect(str(Path(self._folder.name) / "events.duckdb"))
+        super().__init__("import")
         self.rejected: list[Rejected] = []
         try:
             self._open(mapping)
@@ -73,22 +71,6 @@ class EventFile:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> EventFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Remove the temporary database."""
-        self._database.close()
-        self._folder.cleanup()
 
     def days(self) -> list[tuple[date, int]]:
         """The UTC days of the good rows in order, and how many events each has."""
