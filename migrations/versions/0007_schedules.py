@@ -1,0 +1,28 @@
+"""Schedules.
+
+Revision: 0007, after 0006.
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+_UP: tuple[str, ...] = ()
+_DOWN: tuple[str, ...] = ()
+
+
+def upgrade() -> None:
+    """Run its statements."""
+    for statement in _UP:
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    """Run its statements."""
+    for statement in _DOWN:
+        op.execute(statement)
