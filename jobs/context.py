@@ -39,7 +39,7 @@ class Measures:
         )
         self.late_clicks = Counter(
             "adscent_late_clicks",
-            "Clicks on impressions that were learned before, so learned as no click",
+            "Clicks on impressions that had been learned before, learned when they came",
             registry=registry,
         )
         self.collected = Counter(

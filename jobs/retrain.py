@@ -109,8 +109,8 @@ async def _train(context: Context, run: Run, chunk: Chunk) -> None:
         raise
     else:
         context.measures.runs.labels(state=recorded.state).inc()
-        if recorded.end != recorded.start:  # else the next run meets the same late clicks again
-            context.measures.late_clicks.inc(chunk.late_clicks)
+        if recorded.end != recorded.start:  # else the next run learns the same late clicks
+            context.measures.late_clicks.inc(len(chunk.late))
         collected = _count_collected(context, recorded)
         reasons = list(recorded.reasons)
         log.info("run_ended", state=recorded.state, reasons=reasons, collected=collected)
@@ -156,6 +156,7 @@ def _learned(
         ads,
         context.schema,
         overridden(TrainerSettings.of(context.schema), overrides),
+        late=late_of(chunk, context.schema),
         snapshot_ids=(uuid7(now_ms), uuid7(now_ms)),
         now_ms=now_ms,
         retries=not overrides,
@@ -167,6 +168,13 @@ def batch_of(chunk: Chunk, schema: Schema) -> Batch:
     """The chunk's impressions as the trainer takes them. Raises `FeatureValueInvalid`."""
     user, ad = unpack(schema, chunk.features)
     return Batch(chunk.time_ms, chunk.ad_id, chunk.label, user, ad)
+
+
+def late_of(chunk: Chunk, schema: Schema) -> Batch:
+    """Earlier impressions whose click came only now, as the trainer takes them: all clicked."""
+    user, ad = unpack(schema, chunk.late.features)
+    clicked = np.ones(len(chunk.late), np.float32)
+    return Batch(chunk.late.time_ms, chunk.late.ad_id, clicked, user, ad)
 
 
 def overridden(settings: TrainerSettings, overrides: Mapping[str, object]) -> TrainerSettings:

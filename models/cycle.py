@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from models.gate import Evidence, extend_window, judge, total, window_chunk
+from models.health import vector_health
 from models.index import AdSet
 from models.metrics import losses
 from models.offset import Model, State, Table, genesis, sigmoid
@@ -17,8 +18,8 @@ from models.publish import Published, promise, publish, raw_model
 from models.schema import Schema
 from models.scoring import chunk_scores
 from models.snapshot import Manifest, Snapshot, Verdict, WindowChunk
-from models.trainer import Trained, TrainerSettings, train
-from models.types import Batch, Float64s, Int64s, empty_batch, join_batches
+from models.trainer import TrainerSettings, train
+from models.types import Batch, Float32s, Float64s, Int64s, empty_batch, join_batches
 from models.vocabulary import EVERYTHING, Living, count_collected, living
 
 PROBES = 256
@@ -29,12 +30,14 @@ PROBES = 256
 class Cycle:
     """All that one cycle reads; nothing here is changed.
 
+    `late`: impressions of earlier chunks that were clicked only now;
     `predicted`: float64 [n], the incumbent's pCTR of each event of the chunk, before learning;
     `living`: the rows of the incumbent's state that are not collected; `threads` learn the chunk.
     """
 
     incumbent: Snapshot
     chunk: Batch
+    late: Batch
     predicted: Float64s
     ads: AdSet
     schema: Schema
@@ -77,6 +80,7 @@ def learn(
     *,
     snapshot_ids: tuple[UUID, UUID],
     now_ms: int,
+    late: Batch | None = None,
     retries: bool = True,
     threads: int = 1,
 ) -> Outcome:
@@ -86,10 +90,17 @@ def learn(
     retired. The retry keeps the refused candidate's duals, so vectors that broke out are held
     harder. `snapshot_ids` name the first candidate and its retry. More than one of `threads` are
     faster, but not reproducible (see `trainer.train`). Nothing given is changed.
+
+    `late` are impressions that an earlier chunk learned as not clicked and whose click came since:
+    they are learned once more, as clicked, before the chunk. Two gradients, p and p − 1, stand then
+    for the right one, p − 1: near it while pCTRs are small, and never beyond it. What the gate
+    counts is the chunk alone and those clicks, whose impressions it has counted before.
     """
     predicted = sigmoid(chunk_scores(incumbent.model, chunk, settings))
     stay = _living(incumbent.state, chunk, ads, schema, now_ms)
-    cycle = Cycle(incumbent, chunk, predicted, ads, schema, now_ms, stay, threads)
+    if late is None:
+        late = empty_batch(len(schema.user), len(schema.ad))
+    cycle = Cycle(incumbent, chunk, late, predicted, ads, schema, now_ms, stay, threads)
     candidate = _attempt(cycle, incumbent.state, settings, snapshot_ids[0])
     attempts: tuple[Manifest, ...] = (candidate.manifest,)
     if candidate.manifest.verdict.result == "refused" and retries:
@@ -143,9 +154,10 @@ def _attempt(cycle: Cycle, start: State, settings: TrainerSettings, snapshot_id:
     incumbent, chunk, schema = cycle.incumbent, cycle.chunk, cycle.schema
     # A diverging step overflows to infinity: the check on finite parameters is what reports it.
     with np.errstate(over="ignore", invalid="ignore"):
-        trained = train(start, chunk, schema, settings, living=cycle.living, threads=cycle.threads)
+        events = join_batches(cycle.late, chunk) if len(cycle.late) else chunk
+        trained = train(start, events, schema, settings, living=cycle.living, threads=cycle.threads)
         published = publish(trained.state, cycle.ads, schema, settings.radii)
-        window = _window(cycle, trained)
+        window = _window(cycle, trained.predicted[len(cycle.late) :])
         probes = _probes(incumbent.probes, chunk)
         moved = _publishing_moved(published, trained.state, cycle, settings)
         evidence = _evidence(
@@ -163,6 +175,8 @@ def _attempt(cycle: Cycle, start: State, settings: TrainerSettings, snapshot_id:
         cycle.now_ms,
     )
     manifest = _with_times(_with_collected(manifest, cycle), chunk)
+    health = vector_health(trained.state, schema, settings.radii)
+    manifest = msgspec.structs.replace(manifest, vectors=health)
     return Snapshot(manifest, trained.state, published.model, published.index, probes)
 
 
@@ -171,13 +185,15 @@ def _learned_model(snapshot: Snapshot) -> Model | None:
     return None if snapshot.manifest.parent is None else snapshot.model
 
 
-def _window(cycle: Cycle, trained: Trained) -> tuple[WindowChunk, ...]:
+def _window(cycle: Cycle, predicted: Float32s) -> tuple[WindowChunk, ...]:
     before, chunk = cycle.incumbent.manifest.window, cycle.chunk
     if not len(chunk):
         return before
     sums = total(before)
     rate = (sums.clicks + cycle.schema.model.base_rate) / (sums.events + 1)
-    added = window_chunk(chunk.label, trained.predicted, cycle.predicted, rate)
+    added = window_chunk(chunk.label, predicted, cycle.predicted, rate)
+    # Their impressions were counted, with what was predicted for them, in earlier chunks.
+    added = msgspec.structs.replace(added, clicks=added.clicks + len(cycle.late))
     return extend_window(before, added, cycle.schema.gate)
 
 

@@ -50,16 +50,27 @@ def learned(
 
     `before`: the variances that its values were learned under; `given`: see `in_force`.
     """
-    prior = (1.0 / before)[table.feature]
-    known = table.main_evidence / (prior + table.main_evidence)
-    square = table.main.astype(np.float64) ** 2
-    squares, count = (
-        np.bincount(table.feature, each, minlength=len(before)) for each in (square, known)
-    )
+    squares, count = _evidence(table, before)
     found = (squares + FIRST_WEIGHT * FIRST_VARIANCE) / (count + FIRST_WEIGHT)
     after = in_force(np.clip(found, *VARIANCE_RANGE), given)
-    share = (prior + table.main_evidence) / ((1.0 / after)[table.feature] + table.main_evidence)
-    return replace(table, main=(table.main * share).astype(np.float32)), after
+    main = np.empty_like(table.main)
+    for rows in in_slices(len(table)):
+        feature, evidence = table.feature[rows], table.main_evidence[rows]
+        share = ((1.0 / before)[feature] + evidence) / ((1.0 / after)[feature] + evidence)
+        main[rows] = table.main[rows] * share
+    return replace(table, main=main), after
+
+
+def _evidence(table: Table, variance: Float64s) -> tuple[Float64s, Float64s]:
+    """Σ w² and Σ γ over each feature's values, a slice of the table at a time."""
+    squares, count = np.zeros_like(variance), np.zeros_like(variance)
+    for rows in in_slices(len(table)):
+        feature, evidence = table.feature[rows], table.main_evidence[rows]
+        known = evidence / ((1.0 / variance)[feature] + evidence)
+        square = table.main[rows].astype(np.float64) ** 2
+        squares += np.bincount(feature, square, minlength=len(variance))
+        count += np.bincount(feature, known, minlength=len(variance))
+    return squares, count
 
 
 def first_rows(keys: Int64s, features: Int64s, latent: Float64s) -> Table:

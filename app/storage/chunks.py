@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage import audit, binary_rows
-from app.storage.binary_rows import EPOCH_2000_MS, Keys, clicked
+from app.storage.binary_rows import EPOCH_2000_MS, Impressions, Keys, clicked
 from app.storage.engine import Database
 from app.storage.errors import ClusterChanged, CursorMoved
 from app.storage.tables import training_cursor
@@ -45,13 +45,29 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
+class Late:
+    """m impressions whose click came after they had been accounted for, in order.
+
+    `time_ms` and `ad_id`: int64 [m]; `features`: m packed feature blobs. The impression of a click
+    that is late by more than the events are kept is gone, so its click is not among them.
+    """
+
+    time_ms: Int64s
+    ad_id: Int64s
+    features: Blobs
+
+    def __len__(self) -> int:
+        return len(self.time_ms)
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """n impressions in the order of their decision (time, decision, slot), with their clicks.
 
     `time_ms`: int64 [n], when it was decided; `ad_id`: int64 [n]; `label`: float32 [n], 1 when it
-    was clicked; `features`: n packed feature blobs. `late_clicks`: clicks that came after their
-    impression had been accounted for. `is_cut` says that more was ready than was asked for.
-    `start` is the cursor that it was read at, `end` the one to record.
+    was clicked; `features`: n packed feature blobs. `late` are the impressions of before the chunk
+    that were clicked only now. `is_cut` says that more was ready than was asked for. `start` is
+    the cursor that it was read at, `end` the one to record.
     """
 
     start: Cursor
@@ -60,7 +76,7 @@ class Chunk:
     ad_id: Int64s
     label: Float32s
     features: Blobs
-    late_clicks: int
+    late: Late
     is_cut: bool
 
     def __len__(self) -> int:
@@ -118,9 +134,10 @@ WHERE type = 'click' AND quarantined_by IS NULL AND xid < $1 AND decided_at = AN
 """
 
 _LATE = """
-SELECT count(*) FROM events AS c JOIN events AS i
+SELECT i.decided_at, i.decision_id, i.slot, i.ad_id, i.features
+FROM events AS c JOIN events AS i
     ON i.decided_at = c.decided_at AND i.decision_id = c.decision_id AND i.slot = c.slot
-    AND i.type = 'impression' AND i.xid < $3
+    AND i.type = 'impression' AND i.quarantined_by IS NULL AND i.xid < $3
 WHERE c.type = 'click' AND c.quarantined_by IS NULL AND c.xid >= $1 AND c.xid < $2
 """
 
@@ -236,19 +253,19 @@ async def _read(connection: Any, window_s: float, max_events: int) -> Chunk:
     data, upper, is_cut = await _copy_shown(connection, start.impressions, upper, max_events)
     end = Cursor(upper, max(row["lowest_running"], start.clicks), start.fence + 1)
     # The server is busy with one while a thread of ours is with the other.
-    shown, late = await asyncio.gather(
+    shown, (late, _) = await asyncio.gather(
         asyncio.to_thread(binary_rows.impressions, data),
-        connection.fetchval(_LATE, start.clicks, end.clicks, start.impressions),
+        _copy(connection, _LATE, start.clicks, end.clicks, start.impressions),
     )
     label = clicked(shown.keys, await _clicks(connection, shown.keys.time_us, end.clicks))
     return Chunk(
         start,
         end,
-        time_ms=shown.keys.time_us // 1000 + EPOCH_2000_MS,
+        time_ms=_time_ms(shown),
         ad_id=shown.ad_id,
         label=label.astype(np.float32),
         features=shown.features,
-        late_clicks=late,
+        late=_late(binary_rows.impressions(late)),
         is_cut=is_cut,
     )
 
@@ -277,6 +294,14 @@ async def _clicks(connection: Any, time_us: Int64s, before: int) -> Keys:
     else:
         data, _ = await _copy(connection, _CLICKS_AT, before, [*map(_at, np.unique(time_us))])
     return binary_rows.clicks(data)
+
+
+def _late(shown: Impressions) -> Late:
+    return Late(_time_ms(shown), shown.ad_id, shown.features)
+
+
+def _time_ms(shown: Impressions) -> Int64s:
+    return shown.keys.time_us // 1000 + EPOCH_2000_MS
 
 
 def _at(time_us: np.int64) -> datetime:

@@ -38,7 +38,7 @@ async def test_quarantined_events_are_learned_once_after_their_release(database:
     assert (list(first.features), first.label.tolist()) == ([b"g"], [1.0])
     assert await quarantine.release(database, "token", "test") == 2
     second = await _next(database)
-    assert (list(second.features), second.label.tolist(), second.late_clicks) == ([b"b"], [1.0], 0)
+    assert (list(second.features), second.label.tolist(), len(second.late)) == ([b"b"], [1.0], 0)
     assert len(await _next(database)) == 0
     await writer.close()
 
@@ -50,8 +50,8 @@ async def test_an_impression_that_was_learned_is_not_learned_again(database: Dat
     await writer.write([shown])
     assert len(await _next(database)) == 1
     await writer.write([_flagged(shown)])
-    assert (await _next(database)).late_clicks == 0
+    assert len((await _next(database)).late) == 0
     assert await quarantine.release(database, "token", "test") == 1
     chunk = await _next(database)
-    assert (len(chunk), chunk.late_clicks) == (0, 1)
+    assert (len(chunk), len(chunk.late)) == (0, 1)
     await writer.close()

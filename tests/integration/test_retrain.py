@@ -207,8 +207,8 @@ async def test_after_a_rollback_training_goes_on_from_there(context: Context) ->
     assert made.manifest.parent == first.snapshot_id
 
 
-async def test_late_clicks_are_counted(context: Context) -> None:
-    """A click on an impression that was learned already shows up with the next chunk."""
+async def test_late_clicks_are_learned_with_the_next_chunk(context: Context) -> None:
+    """A click on an impression that was learned as not clicked is counted, and learned, once."""
     shown = impressions(context.schema, 20, seed=5)
     writer = EventWriter(context.database, 10_000)
     try:
@@ -220,7 +220,13 @@ async def test_late_clicks_are_counted(context: Context) -> None:
         await writer.close()
     await ingest(context, 20, seed=6)
     await retrain.scheduled(context)
+    run = await newest_run(context)
+    assert run.snapshot_id is not None
+    made = await snapshots.get_snapshot(context.database, run.snapshot_id)
+    async with context.database.session() as connection:
+        clicks = await connection.fetchval("SELECT count(*) FROM events WHERE type = 'click'")
     assert context.measures.late_clicks._value.get() == 1
+    assert (run.events, made.manifest.window[-1].clicks) == (20, clicks)
     assert context.measures.oldest_transaction._value.get() >= 0
 
 

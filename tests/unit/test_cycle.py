@@ -147,3 +147,32 @@ def test_the_retry_keeps_the_duals_of_the_refused_candidate(
     assert len(merged.ad) == len(first.ad) < len(second.ad)
     np.testing.assert_array_equal(merged.user.dual, second.user.dual[: len(first.user)])
     assert (merged.user.dual != first.user.dual).any()
+
+
+def test_a_late_click_is_learned_as_a_click(
+    genesis: Snapshot, draw: Draw, ads: AdSet, schema: Schema
+) -> None:
+    """What is predicted where a click was learned as none goes up once it has come, not before."""
+    chunk, later = draw(200, 1), draw(50, 2)
+    first = cycle(genesis, replace(chunk, label=np.zeros(200, np.float32)), ads, schema).candidate
+    settings = TrainerSettings.of(schema)
+    clicked = replace(chunk.rows(0, 40), label=np.ones(40, np.float32))
+    without, corrected = (
+        learn(first, later, ads, schema, settings, snapshot_ids=IDS, now_ms=1, late=late)
+        for late in (None, clicked)
+    )
+    scores = [each.candidate.model.score(clicked.user, clicked.ad) for each in (without, corrected)]
+    assert scores[1].mean() > scores[0].mean() + 0.05
+
+
+def test_the_gate_counts_a_late_click_and_not_its_impression_again(
+    genesis: Snapshot, draw: Draw, ads: AdSet, schema: Schema
+) -> None:
+    """The window has the chunk's impressions and losses, and the clicks of both."""
+    chunk = draw(200, 1)
+    late = replace(draw(30, 2), label=np.ones(30, np.float32))
+    settings = TrainerSettings.of(schema)
+    outcome = learn(genesis, chunk, ads, schema, settings, snapshot_ids=IDS, now_ms=1, late=late)
+    (counted,) = outcome.candidate.manifest.window
+    assert (counted.events, counted.clicks) == (200, chunk.label.sum() + 30)
+    assert len(outcome.predicted) == 200
