@@ -12,7 +12,7 @@ from models.constraints import Projection, Radii, project
 from models.index import AdIndex, AdSet
 from models.offset import Model, State
 from models.schema import Schema
-from models.types import Float32s
+from models.types import Float32s, in_slices
 from models.vocabulary import Living, collected
 
 _REPAIR_MARGIN = 1e-6
@@ -104,11 +104,11 @@ def _typical_length(model: Model) -> float:
     It only orders the index's rows well, so it need not be true of any user.
     """
     squares = np.zeros((model.user_features, model.user_latent.shape[1]))
-    for feature in range(model.user_features):
-        values = model.user_latent[model.user_feature == feature]
-        if len(values):
-            squares[feature] = np.einsum("ij,ij->j", values, values, dtype=np.float64) / len(values)
-    flat, where = squares.ravel(), model.layout
+    for rows in in_slices(len(model.user_latent)):
+        members = model.user_feature[rows] == np.arange(model.user_features)[:, None]
+        squares += members.astype(np.float32) @ model.user_latent[rows] ** 2
+    counts = np.bincount(model.user_feature, minlength=model.user_features)
+    flat, where = (squares / np.maximum(counts, 1)[:, None]).ravel(), model.layout
     pairs = float(flat[where.left] @ flat[where.right])
     return max(math.sqrt(pairs + float(flat[where.alone].sum())), 0.01)
 

@@ -270,6 +270,11 @@ class Batch:
             self.ad.rows(start, stop),
         )
 
+    def take(self, rows: Int64s) -> Batch:
+        """The given impressions, in that order."""
+        columns = (self.time_ms[rows], self.ad_id[rows], self.label[rows])
+        return Batch(*columns, self.user.take(rows), self.ad.take(rows))
+
 
 def in_slices(n: int) -> Iterator[slice]:
     """The rows 0 … n − 1 in slices of `ROWS_AT_ONCE`."""

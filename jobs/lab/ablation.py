@@ -69,7 +69,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class AblationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `adscent lab ablation` found."""
+    """What `adscent lab ablation` or `adscent lab late-clicks` found."""
 
     machine: Machine
     data: str
@@ -100,7 +100,7 @@ def run(
     """
     schema, console = load_schema(features or FEATURES), Console()
     if log is None:
-        data, drawn = "seeded markets", _markets(schema, seeds, events)
+        data, drawn = "seeded markets", markets(schema, seeds, events)
     else:
         data, drawn = log.name, _same(_chunks(log, schema, label, chunk), schema, seeds)
     found = ablation(track(drawn, "seeds", total=seeds, console=console))
@@ -127,7 +127,8 @@ def _same(chunks: list[Batch], schema: Schema, seeds: int) -> Iterator[Drawn]:
         yield replace(schema, model=replace(schema.model, seed=seed)), chunks
 
 
-def _markets(schema: Schema, seeds: int, events: int, chunks: int = 60) -> Iterator[Drawn]:
+def markets(schema: Schema, seeds: int, events: int, chunks: int = 60) -> Iterator[Drawn]:
+    """A market a seed: the schema with that seed, and the market's events cut into chunks."""
     for seed in range(1, seeds + 1):
         drawn, size = batch(Market(seed), events, schema, seed), -(-events // chunks)
         cut = [drawn.rows(start, min(start + size, events)) for start in range(0, events, size)]
@@ -135,17 +136,17 @@ def _markets(schema: Schema, seeds: int, events: int, chunks: int = 60) -> Itera
 
 
 class Found:
-    """The losses of every variant, seed after seed."""
+    """The losses of every variant, seed after seed; the first is what all are compared with."""
 
-    def __init__(self) -> None:
+    def __init__(self, variants: Iterable[str]) -> None:
         self.events = 0
-        self._figures: dict[str, list[tuple[float, float, float]]] = {n: [] for n in VARIANTS}
-        self._differences: dict[str, list[Float64s]] = {n: [] for n in VARIANTS}
+        self._figures: dict[str, list[tuple[float, float, float]]] = {n: [] for n in variants}
+        self._differences: dict[str, list[Float64s]] = {n: [] for n in self._figures}
 
     def add(self, label: Float64s, predicted: dict[str, Float64s]) -> None:
         """Add a seed: labels and each variant's predictions, [n]."""
         self.events = len(label)
-        default = losses(predicted["default"], label)
+        default = losses(predicted[next(iter(self._figures))], label)
         for name, p in predicted.items():
             each = losses(p, label)
             figures = (auc(p, label), float(each.mean()), calibration(p, label))
@@ -154,7 +155,7 @@ class Found:
 
     def rows(self, *, pooled: bool) -> tuple[Row, ...]:
         """The table; `pooled`: all seeds saw the same events."""
-        return tuple(self._row(name, pooled) for name in VARIANTS)
+        return tuple(self._row(name, pooled) for name in self._figures)
 
     def _row(self, name: str, pooled: bool) -> Row:
         ranked, loss, calibrated = np.mean(self._figures[name], axis=0).tolist()
@@ -176,7 +177,7 @@ def _interval(samples: Float64s) -> tuple[float, float] | None:
 
 def ablation(seeds: Iterable[Drawn]) -> Found:
     """Every variant on every seed's chunks, each chunk scored before it is learned."""
-    found = Found()
+    found = Found(VARIANTS)
     for schema, chunks in seeds:
         label = np.concatenate([chunk.label for chunk in chunks]).astype(np.float64)
         default = TrainerSettings.of(schema)
