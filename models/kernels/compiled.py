@@ -11,6 +11,8 @@ in `STEPS`, `CONSTRAINTS` and `SHRINKS`: what a rule does not use is not compile
 
 Functions that are inlined are each compiled once, for both sides, and without the wrappers that
 Python would call them by; integers that are literals would compile them twice, hence `np.int64(0)`.
+They stay in this file, long as it is: numba's cache on disk looks only at the file that holds the
+cached function, and would go on with what one in another file was before a change.
 
 Floating-point flags allow reordering and fused operations, not the assumption that values are
 finite: a NaN or infinity stays one, for the gate to see.
