@@ -80,6 +80,22 @@ class File(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class VectorHealth(msgspec.Struct, frozen=True):
+    """The raw vectors of one feature type against their norm bound.
+
+    `feature`: its full name; `values`: how many vectors; `ratios`: norm over radius, the median,
+    90 %, 99 % and largest, None for what is not finite; `above`: vectors longer than their radius;
+    `duals`: how many have a positive dual; `largest_dual`: the largest of those.
+    """
+
+    feature: str
+    values: int
+    ratios: tuple[float | None, ...]
+    above: int
+    duals: int
+    largest_dual: float | None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a snapshot but its arrays."""
 
@@ -98,6 +114,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     metrics: dict[str, float | None]
     window: tuple[WindowChunk, ...] = ()
+    vectors: tuple[VectorHealth, ...] = ()
     first_event_ms: int | None = None
     last_event_ms: int | None = None
     format: int = FORMAT
