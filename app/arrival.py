@@ -11,14 +11,20 @@ import asyncio
 import socket
 import struct
 import time
+from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app import errors, metrics
+from app.observed import SAFE
 from app.overload import ARRIVED, DETAILS, Limiter
+from app.slow_clients import SlowClients
 
-MOST_CONNECTIONS, LIMITER = "most_connections", "limiter"
-"""Where in the application's state the limit of connections and the `Limiter` stand."""
+MOST_CONNECTIONS, LIMITER, SLOW_CLIENTS = "most_connections", "limiter", "slow_clients"
+"""Where in the application's state the limit of connections, the `Limiter` and the watch over slow
+clients stand."""
+MOST_HEAD_BYTES = 32_768
+"""A request line and headers that go on beyond this are refused; the parser has no limit."""
 
 _TICK_MS = 4
 """The kernel counts in ticks; the slowest common ones take this long."""
@@ -34,12 +40,19 @@ class TimedProtocol(HttpToolsProtocol):
     _read_s = 0.0
     _limiter: Limiter | None = None
     _is_between_requests = True
+    _slow: SlowClients | None = None
+    _sending_since_s: float | None = None
+    _head_bytes: int | None = None  # of a head that is not all there
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or answer 503 and close it where there are too many."""
         super().connection_made(transport)
         self._socket = _own_view(transport)
         self._limiter = self.app_state.get(LIMITER)
+        self._slow = self.app_state.get(SLOW_CLIENTS)
+        self._sending_since_s = time.perf_counter()
+        if self._slow is not None:
+            self._slow.watch(self)
         limit = self.app_state.get(MOST_CONNECTIONS)
         if limit is not None and len(self.connections) > limit:
             metrics.SHED.labels("connections").inc()
@@ -51,7 +64,29 @@ class TimedProtocol(HttpToolsProtocol):
         if self._socket is not None:
             self._socket.detach()
             self._socket = None
+        if self._slow is not None:
+            self._slow.forget(self)
         super().connection_lost(exc)
+
+    @property
+    def sending_since_s(self) -> float | None:
+        """Since when the client owes (the rest of) a request; None where it owes nothing."""
+        return self._sending_since_s
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether bytes wait that the client does not take."""
+        return self.transport.is_closing() or bool(self.flow.write_paused)
+
+    def give_up(self) -> None:
+        """Answer 408, unless an answer has begun, and close."""
+        metrics.SHED.labels("slow").inc()
+        self._end(_TOO_SLOW)
+
+    def abort(self) -> None:
+        """Close without a word; what was not sent is lost."""
+        metrics.SHED.labels("slow").inc()
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Note when these bytes came, and parse them; refuse a request without hope unparsed."""
@@ -59,25 +94,47 @@ class TimedProtocol(HttpToolsProtocol):
         self._read_s = time.perf_counter() - waited_s
         limiter = self._limiter if self._is_idle() else None
         reason = None if limiter is None else limiter.hopeless(data, waited_s)
-        if reason is None:
-            super().data_received(data)
-        else:
+        if reason is not None:
             self._refuse(reason)
+            return
+        super().data_received(data)
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                self._end(_HEAD_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         """Start a request: its first bytes have just been read."""
         super().on_message_begin()
         self._is_between_requests = False
+        self._sending_since_s, self._head_bytes = self._read_s, 0
         self.scope["state"][ARRIVED] = self._read_s
+
+    def on_headers_complete(self) -> None:
+        """Start to answer: the head is all there."""
+        self._head_bytes = None
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """End a request, whose last bytes have just been read."""
         self._is_between_requests = True
+        self._sending_since_s = None
         super().on_message_complete()
 
     def _is_idle(self) -> bool:
         """Whether the next byte starts a request that nothing stands before."""
         return self._is_between_requests and (self.cycle is None or self.cycle.response_complete)
+
+    def _end(self, answer: bytes) -> None:
+        """Close, with this answer where none has begun."""
+        if not self.transport.is_closing():
+            if (
+                self.cycle is None
+                or self.cycle.response_complete
+                or not self.cycle.response_started
+            ):
+                self.transport.write(answer)
+            self.transport.close()
 
     def _refuse(self, reason: str) -> None:
         self.transport.write(_REFUSALS[reason])
@@ -107,13 +164,19 @@ def _waited_s(view: socket.socket | None) -> float:
     return max(0, waited_ms - _TICK_MS) / 1000.0
 
 
-def _as_bytes(detail: str, *more: bytes) -> bytes:
-    """A whole 503 as it goes over the wire; `more`: further headers."""
-    answer = errors.answer_to(errors.Overloaded(detail))
-    headers = [name + b": " + value for name, value in answer.raw_headers]
-    head = [b"HTTP/1.1 503 Service Unavailable", *headers, *more, b"", b""]
+def _as_bytes(fault: errors.RequestFault, *more: bytes) -> bytes:
+    """A whole answer as it goes over the wire; `more`: further headers."""
+    answer = errors.answer_to(fault)
+    phrase = HTTPStatus(answer.status_code).phrase
+    headers = [name + b": " + value for name, value in (*answer.raw_headers, *SAFE)]
+    head = [f"HTTP/1.1 {answer.status_code} {phrase}".encode(), *headers, *more, b"", b""]
     return b"\r\n".join(head) + bytes(answer.body)
 
 
-_TOO_MANY = _as_bytes("too many connections are open", b"connection: close")
-_REFUSALS = {reason: _as_bytes(detail) for reason, detail in DETAILS.items()}
+_CLOSE = b"connection: close"
+_TOO_MANY = _as_bytes(errors.Overloaded("too many connections are open"), _CLOSE)
+_TOO_SLOW = _as_bytes(errors.TooSlow("the request did not arrive in time"), _CLOSE)
+_HEAD_TOO_LARGE = _as_bytes(
+    errors.HeadTooLarge(f"request line and headers are longer than {MOST_HEAD_BYTES} bytes"), _CLOSE
+)
+_REFUSALS = {reason: _as_bytes(errors.Overloaded(detail)) for reason, detail in DETAILS.items()}

@@ -9,39 +9,30 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from app import settings
 from app.commands.errors import CommandError
 from app.database_url import DatabaseMissing
+from app.key_commands import keys
 from app.measuring import bench, lab
+from app.operating import config, doctor, status, workers
 from app.options import Features, Html, Report, Seed, checked, group
+from app.report_commands import reports
 from app.settings import SettingInvalid, Settings
 from app.storage.errors import StorageError
+from app.user_commands import users
 from models.errors import ModelError
 
 _FIRST, _LAST = datetime(1, 1, 1), datetime(9999, 12, 30)
-_UNCUT = 4096
-"""Wider than any line: rows are for other programs too, and a terminal wraps them by itself."""
-
 _KNOWN = (SettingInvalid, DatabaseMissing, CommandError, StorageError, ModelError, OSError)
-
-
-class _Scope(StrEnum):
-    """What an API key is good for."""
-
-    SCORE = "score"
-    INGEST = "ingest"
-    ADMIN = "admin"
 
 
 app = group(
@@ -56,15 +47,20 @@ _db = group(
     "Examples: `adscent db` · `DATABASE_URL=postgresql://… adscent db migrate`",
     invoke_without_command=True,
 )
-_keys = group("Make, list and revoke API keys; rotate the key of the tokens.", no_args_is_help=True)
 _ads = group("Load ads, campaigns and advertisers.", no_args_is_help=True)
 _events = group("Import and export events.", no_args_is_help=True)
 app.add_typer(_db, name="db")
-app.add_typer(_keys, name="keys")
+app.add_typer(keys, name="keys")
 app.add_typer(_ads, name="ads")
 app.add_typer(_events, name="events")
+app.add_typer(reports, name="reports")
+app.add_typer(config, name="config")
+app.add_typer(workers, name="workers")
+app.command("status")(status)
+app.command("doctor")(doctor)
 app.add_typer(bench, name="bench")
 app.add_typer(lab, name="lab")
+app.add_typer(users, name="users")
 
 
 def main() -> None:
@@ -80,10 +76,10 @@ def main() -> None:
         sys.exit(1)
 
 
-def _settings(**given: Any) -> Settings:
+def _settings(environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
     """The settings of the environment, options of the command line on top."""
     chosen = {name: value for name, value in given.items() if value is not None}
-    return replace(settings.from_environment(), **chosen)
+    return replace(settings.from_environment(environment), **chosen)
 
 
 @app.command()
@@ -93,25 +89,36 @@ def serve(
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Worker processes.")] = None,
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535)] = None,
     features: Features = None,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Settings, a line NAME=VALUE each."),
+    ] = None,
 ) -> None:
     """Serve the HTTP API.
 
     Prometheus metrics of all workers are on an address of their own, 127.0.0.1:9090 by default.
+    SIGHUP exchanges the workers one by one, with new code and the file of settings read again;
+    SIGTERM stops once every request under way is answered.
 
-    Examples: `adscent serve` · `adscent serve --workers 2 --port 8080`
+    Examples: `adscent serve` · `adscent serve --workers 2 --env-file adscent.env`
     """
     from app.commands import serve as command
 
-    command.run(
-        _settings(
-            host=host, port=port, workers=workers, metrics_port=metrics_port, features=features
-        )
-    )
+    base = dict(os.environ)
+
+    def chosen() -> Settings:
+        file = {} if env_file is None else settings.environment_of(env_file)
+        given = {"host": host, "port": port, "workers": workers, "metrics_port": metrics_port}
+        return _settings(base | file, features=features, **given)
+
+    command.run(chosen(), chosen)
 
 
 @app.command()
 def jobs(features: Features = None) -> None:
-    """Retrain, keep the events' partitions, drop what is old. One leader at a time does the work.
+    """Retrain, count statistics, keep the events' partitions, drop what is old.
+
+    Of several processes one at a time leads and does the work.
 
     Examples: `adscent jobs` · `ADSCENT_RETRAIN_EVERY_S=60 adscent jobs`
     """
@@ -121,6 +128,23 @@ def jobs(features: Features = None) -> None:
     chosen = _settings(features=features)
     logs.configure(chosen.log_level)
     asyncio.run(run(chosen))
+
+
+@app.command()
+def dashboard(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535)] = None,
+    features: Features = None,
+) -> None:
+    """Show a deployment in the browser and act on it: http://127.0.0.1:8081 by default.
+
+    Log in with an API key that has the scope admin. `serve` and `jobs` run beside it.
+
+    Example: `adscent dashboard`
+    """
+    from jobs.dashboard.server import run
+
+    run(_settings(dashboard_host=host, dashboard_port=port, features=features))
 
 
 @_db.callback()
@@ -144,61 +168,19 @@ def migrate() -> None:
     print("the database is up to date")
 
 
-@_keys.command("create")
-def create_key(
-    name: Annotated[str, typer.Argument(help="Whose key it is, for the audit.")],
-    scope: Annotated[list[_Scope], typer.Option(help="What it is good for; may be repeated.")],
-) -> None:
-    """Make an API key. Its secret is shown once and stored only as a hash.
+@_db.command("rebase")
+def rebase() -> None:
+    """After a restore into another PostgreSQL: train and count on from the restored events.
 
-    Example: `adscent keys create website --scope score --scope ingest`
+    Transaction ids start again there, so training refuses to go on until this has run. Restore the
+    snapshot store with the database. Does nothing where nothing was restored.
+
+    Example: `adscent db rebase`
     """
-    from app.commands import keys as command
+    from app.commands import db as command
 
-    key_id, secret = command.create(_settings(), name, [one.value for one in scope])
-    print(f"id      {key_id}\nsecret  {secret}\nThe secret is not shown again.")
-
-
-@_keys.command("list")
-def list_keys() -> None:
-    """List all API keys.
-
-    Example: `adscent keys list`
-    """
-    from app.commands import keys as command
-
-    columns = ("id", "state", "name", "scopes", "created")
-    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
-    for key in command.listed(_settings()):
-        state, created = command.state(key), command.moment(key.created_ms)
-        table.add_row(str(key.id), state, key.name, ", ".join(key.scopes), created)
-    Console(width=_UNCUT).print(table)
-
-
-@_keys.command("revoke")
-def revoke_key(key_id: Annotated[UUID, typer.Argument(help="The id, see `keys list`.")]) -> None:
-    """Revoke an API key; within seconds no worker takes it any more.
-
-    Example: `adscent keys revoke 019ab…`
-    """
-    from app.commands import keys as command
-
-    command.revoke(_settings(), key_id)
-    print(f"{key_id} is revoked")
-
-
-@_keys.command("rotate-token")
-def rotate_token_key() -> None:
-    """Seal tokens with a new key from the next minute on; no token given out before is lost.
-
-    Old keys open tokens as long as an event can be stored with them, then the jobs drop them.
-    Rotate before four thousand million tokens, or when a key may have been seen.
-
-    Example: `adscent keys rotate-token`
-    """
-    from app.commands import keys as command
-
-    print(f"token key {command.rotate_token(_settings())} seals from the next minute on")
+    command.rebase(_settings())
+    print("training and statistics go on from the restored events")
 
 
 @_ads.command("import")
@@ -316,13 +298,26 @@ def demo(
 
 
 @app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def test(context: typer.Context) -> None:
+def run_tests(
+    context: typer.Context,
+    faults: Annotated[bool, typer.Option(help="Kill, stop, fill, cut and count instead.")] = False,
+    long: Annotated[bool, typer.Option(help="With --faults: stops of a minute.")] = False,
+    report: Report = None,
+) -> None:
     """Run the test suite, real PostgreSQL included; arguments go to pytest.
 
-    Examples: `adscent test` · `adscent test tests/unit -k encoder`
+    With --faults, real processes are killed and starved under load and every event is counted; the
+    report says what was seen. As root it fills small disks too.
+
+    Examples: `adscent test` · `adscent test tests/unit -k encoder` ·
+    `adscent test --faults --report faults.json` · `adscent test --faults -k killed_worker`
     """
     from app.commands import suite
 
+    if (long or report is not None) and not faults:
+        raise typer.BadParameter("--long and --report are for --faults")
+    if faults:
+        raise typer.Exit(suite.run_faults(context.args, is_long=long, report=report))
     raise typer.Exit(suite.run(context.args))
 
 

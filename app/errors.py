@@ -14,6 +14,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.storage import errors as storage
 from models.errors import InvalidInput, ModelError, SnapshotCorrupt
@@ -57,6 +58,14 @@ class BodyTooLarge(RequestFault):
     """The body is longer than the server takes."""
 
 
+class TooSlow(RequestFault):
+    """The request did not arrive in time."""
+
+
+class HeadTooLarge(RequestFault):
+    """The request line and headers are longer than the server takes."""
+
+
 class ContentTypeWrong(RequestFault):
     """The body is not declared as JSON."""
 
@@ -67,6 +76,14 @@ class Unauthenticated(RequestFault):
 
 class ScopeMissing(RequestFault):
     """The key is good but not for this call."""
+
+
+class RateLimited(RequestFault):
+    """The key's requests of this moment are used up; `retry_after_s`: until the next one."""
+
+    def __init__(self, detail: str, retry_after_s: float) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class NotReady(RequestFault):
@@ -96,12 +113,18 @@ _SOON = {"Retry-After": "1"}
 
 TABLE: Mapping[type[Exception], _Answer] = {
     BodyInvalid: _Answer(HTTPStatus.UNPROCESSABLE_ENTITY, "The request is not valid"),
+    ClientDisconnect: _Answer(HTTPStatus.BAD_REQUEST, "The request ended before its end"),
     BodyTooLarge: _Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"),
+    TooSlow: _Answer(HTTPStatus.REQUEST_TIMEOUT, "The request came too slowly"),
+    HeadTooLarge: _Answer(
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head of the request is too large"
+    ),
     ContentTypeWrong: _Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON"),
     Unauthenticated: _Answer(
         HTTPStatus.UNAUTHORIZED, "An API key is needed", {"WWW-Authenticate": "Bearer"}
     ),
     ScopeMissing: _Answer(HTTPStatus.FORBIDDEN, "The API key lacks a scope"),
+    RateLimited: _Answer(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests with this API key"),
     NotReady: _Answer(HTTPStatus.SERVICE_UNAVAILABLE, "The server is not ready", _SOON),
     Overloaded: _Answer(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests at once", _SOON),
     PromotionRefused: _Answer(HTTPStatus.CONFLICT, "This snapshot may not serve"),
@@ -112,6 +135,9 @@ TABLE: Mapping[type[Exception], _Answer] = {
     storage.Conflict: _Answer(HTTPStatus.CONFLICT, "The change is not possible now"),
     storage.ConstraintBroken: _Answer(HTTPStatus.UNPROCESSABLE_ENTITY, "The request is not valid"),
     storage.BufferFull: _Answer(HTTPStatus.SERVICE_UNAVAILABLE, "Too many events at once", _SOON),
+    storage.StoreUnavailable: _Answer(
+        HTTPStatus.SERVICE_UNAVAILABLE, "The snapshot store is not reachable", _SOON
+    ),
     storage.DatabaseUnavailable: _Answer(
         HTTPStatus.SERVICE_UNAVAILABLE, "The database is not reachable", _SOON
     ),
@@ -169,14 +195,26 @@ def answer_to(error: Exception) -> Response:
         _kebab(type(error).__name__),
         answer.title,
         answer.status,
-        str(error),
+        _detail_of(error),
         _fields_of(error),
-        answer.headers,
+        _headers_of(error, answer),
     )
 
 
 def _render_known(_request: Request, error: Exception) -> Response:
     return answer_to(error)
+
+
+def _detail_of(error: Exception) -> str:
+    # What the driver says names hosts and users; the watcher logs it, a caller has no use for it.
+    is_away = isinstance(error, storage.DatabaseUnavailable)
+    return "the database does not answer; repeat later" if is_away else str(error)
+
+
+def _headers_of(error: Exception, answer: _Answer) -> Mapping[str, str]:
+    if isinstance(error, RateLimited):
+        return {"Retry-After": str(math.ceil(error.retry_after_s))}
+    return answer.headers
 
 
 def _fields_of(error: Exception) -> list[FieldError]:
@@ -219,7 +257,9 @@ def _render_parameters(_request: Request, error: Exception) -> Response:
 
 def answer_to_unknown(request: Request, error: Exception) -> Response:
     """The answer to an error that nobody foresaw; its cause goes to the log."""
-    _log.error("unexpected_error", path=request.url.path, exc_info=error)
+    # The route, not the path: a browser's link has a token in it.
+    route = getattr(request.scope.get("route"), "path", "unmatched")
+    _log.error("unexpected_error", route=route, exc_info=error)
     detail = "The server failed; its log has the cause. The request may be sent again."
     return problem("internal", "Internal error", HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 

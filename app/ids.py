@@ -13,3 +13,8 @@ def uuid7(now_ms: int) -> UUID:
     random = secrets.randbits(74)
     high, low = random >> 62, random & ((1 << 62) - 1)
     return UUID(int=(now_ms << 80) | (high << 64) | low | _VERSION_AND_VARIANT)
+
+
+def made_ms(made: UUID) -> int:
+    """When a UUIDv7 was made, in ms since 1970: it begins with that."""
+    return made.int >> 80

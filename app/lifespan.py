@@ -7,12 +7,14 @@ import multiprocessing
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
+from app import metrics
 from app.api.services import Services
 from app.serving.click_rules import ClickRules, Limits
+from app.serving.lease import Lease
 from app.serving.state import WorkerState
 from app.serving.watcher import Watcher
 from app.settings import Settings
@@ -20,6 +22,8 @@ from app.storage.catalog import Catalog
 from app.storage.engine import Database
 from app.storage.events import EventWriter
 from models.features import Encoder, load_schema
+
+_LOOK_S = 0.02
 
 
 @asynccontextmanager
@@ -30,8 +34,13 @@ async def opened(app: FastAPI, settings: Settings, database_url: str) -> AsyncIt
     """
     encoder = Encoder(load_schema(settings.features))
     database = Database(database_url, settings.database_pool)
-    state = WorkerState()
-    events = EventWriter(database, settings.event_buffer, window_s=settings.attribution_window_s)
+    state = WorkerState(lease=Lease(settings.serve_alone_s))
+    events = EventWriter(
+        database,
+        settings.event_buffer,
+        window_s=settings.attribution_window_s,
+        told_erased=metrics.ERASED_EVENTS.inc,
+    )
     rules = ClickRules(
         Limits(
             settings.click_rule_window_s,
@@ -52,6 +61,16 @@ async def opened(app: FastAPI, settings: Settings, database_url: str) -> AsyncIt
         await watcher.close(following)
         await events.close()
         await database.close()
+
+
+async def can_decide(app: FastAPI, seconds: float) -> bool:
+    """Whether the worker has what it needs to decide; waits for it, at most so many seconds."""
+    state: WorkerState = app.state.services.state
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while state.bundle is None or not state.lease.holds():  # noqa: ASYNC110 - of others
+                await asyncio.sleep(_LOOK_S)
+    return state.bundle is not None and state.lease.holds()
 
 
 def _end_with_parent() -> None:

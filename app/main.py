@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from app import errors, logs, metrics, settings
+from app import errors, logs, metrics, settings, tracing
 from app.api import (
     ads,
     advertisers,
+    audit,
     browser_events,
     campaigns,
+    comparing,
     decisions,
     document,
     events,
@@ -27,23 +29,38 @@ from app.api import (
     openapi,
     placements,
     quarantine,
+    reports,
     retrains,
     score,
     snapshots,
+    users,
 )
-from app.arrival import LIMITER, MOST_CONNECTIONS
+from app.arrival import LIMITER, MOST_CONNECTIONS, SLOW_CLIENTS
 from app.database_url import database_url
 from app.direct import Direct
-from app.lifespan import opened
+from app.lifespan import can_decide, opened
+from app.observed import Observed
 from app.overload import Limiter
 from app.settings import Settings
+from app.slow_clients import SlowClients
+from app.traced import Traced
 
 _ROUTERS = (
     *(score, decisions, explain, events, browser_events),
     *(ads, campaigns, advertisers, placements, quarantine, snapshots, retrains),
+    *(comparing, reports, users, audit),
 )
-_SWITCH_S = 0.001
-"""How long a thread that loads a snapshot may keep a request waiting for the interpreter."""
+# The framework's own would send addresses, and browsers' links have tokens in them.
+_NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+_SOON_S, _AT_LEAST_S = 10.0, 55.0
+_SWITCH_S = 0.0001
+"""How long a thread that loads a snapshot may keep a request waiting for the interpreter. A request
+lets go of it at each operation on a larger array, and waits so long each time."""
 
 
 def create_app(given: Settings, extra_routes: Sequence[BaseRoute] = ()) -> FastAPI:
@@ -60,9 +77,12 @@ def create_app(given: Settings, extra_routes: Sequence[BaseRoute] = ()) -> FastA
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
         async with opened(app, given, database_url(given)):
-            yield {MOST_CONNECTIONS: given.connections, LIMITER: limiter}
+            slow = SlowClients(given.request_timeout_s)
+            yield {MOST_CONNECTIONS: given.connections, LIMITER: limiter, SLOW_CLIENTS: slow}
+        tracing.stop()
 
     app = _App(
+        given,
         limiter,
         busiest,
         title="Adscent",
@@ -72,6 +92,8 @@ def create_app(given: Settings, extra_routes: Sequence[BaseRoute] = ()) -> FastA
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        telemetry=_NO_TELEMETRY,
+        redirect_slashes=False,  # the redirect would lead to whatever host the request names
     )
     for module in (*_ROUTERS, document, health):
         app.include_router(module.router)
@@ -85,50 +107,59 @@ def from_environment() -> FastAPI:
     """The application of a server process, set up from its environment."""
     given = settings.from_environment()
     logs.configure(given.log_level)
+    tracing.start("adscent-serve", given.otel_endpoint)
     switch_often()
+    metrics.WORKERS.set(1)
     return create_app(given)
 
 
+def in_place_of_another() -> FastAPI:
+    """The application of a process that takes the place of one that ended.
+
+    It listens once it can decide, or after a while: better an answer that says what is missing
+    than none.
+    """
+    return _waiting(from_environment(), _SOON_S, is_needed=False)
+
+
+def after_another() -> FastAPI:
+    """The application of a process that another one waits for. It does not start at all where it
+    could not decide."""
+    return _waiting(from_environment(), _AT_LEAST_S, is_needed=True)
+
+
+def _waiting(app: FastAPI, seconds: float, *, is_needed: bool) -> FastAPI:
+    """The application, whose start waits until it can decide."""
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(given: FastAPI) -> AsyncIterator[Any]:
+        async with inner(given) as state:
+            if not await can_decide(app, seconds) and is_needed:
+                raise RuntimeError("no snapshot and catalog could be loaded in time")
+            yield state
+
+    app.router.lifespan_context = lifespan
+    return app
+
+
 def switch_often() -> None:
-    """Let requests take the interpreter from threads that load a snapshot after a millisecond."""
+    """Let requests take the interpreter soon from threads that load a snapshot."""
     sys.setswitchinterval(_SWITCH_S)
 
 
 class _App(FastAPI):
     """The short way goes around the framework's own layers as well, observed like any other."""
 
-    def __init__(self, limiter: Limiter, busiest: Sequence[APIRoute], **given: Any) -> None:
+    def __init__(
+        self, chosen: Settings, limiter: Limiter, busiest: Sequence[APIRoute], **given: Any
+    ) -> None:
         super().__init__(**given)
-        self._limiter, self._busiest = limiter, busiest
+        self._chosen, self._limiter, self._busiest = chosen, limiter, busiest
 
     def build_middleware_stack(self) -> ASGIApp:
         """The layers of every request, the outermost first."""
         framework = super().build_middleware_stack()
-        return _Observed(Direct(framework, self._limiter, self._busiest))
-
-
-class _Observed:
-    """Counts and times every request by its route, never by its address."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and note its status."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = 500
-        started = time.perf_counter()
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noting)
-        finally:
-            route = getattr(scope.get("route"), "path", "unmatched")
-            metrics.observe(route, scope["method"], status, time.perf_counter() - started)
+        direct = Direct(framework, self._limiter, self._busiest)
+        inner = direct if tracing.tracer() is None else Traced(direct)
+        return Observed(inner, self._chosen.log_requests)

@@ -97,6 +97,66 @@ def bench_ingest(
     raise typer.Exit(run(report, seed, quick, workers))
 
 
+@bench.command("soak")
+def bench_soak(
+    report: Report = None,
+    seed: Seed = 1,
+    quick: Quick = False,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.5, help="How long; 30 if not given, 1 with --quick.")
+    ] = None,
+) -> None:
+    """A whole deployment at half of its capacity: memory, latency, every event exactly once.
+
+    Ends with code 1 when an acknowledged event is lost or doubled, or an answer is wrong.
+
+    Example: `adscent bench soak --minutes 30 --report soak.json`
+    """
+    from jobs.bench.soak import run
+
+    raise typer.Exit(run(report, seed, minutes, quick))
+
+
+@bench.command("statistics")
+def bench_statistics(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
+    """Statistics: how many events a second are counted, against a GROUP BY that writes nothing.
+
+    Example: `adscent bench statistics --report statistics.json`
+    """
+    from jobs.bench.statistics import run
+
+    raise typer.Exit(run(report, seed, quick))
+
+
+@bench.command("import")
+def bench_import(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
+    """Files: how many rows a second `adscent events import` stores, against plain COPY.
+
+    Example: `adscent bench import --report import.json`
+    """
+    from jobs.bench.import_files import run
+
+    raise typer.Exit(run(report, seed, quick))
+
+
+@bench.command("backlog")
+def bench_backlog(
+    report: Report = None,
+    seed: Seed = 1,
+    quick: Quick = False,
+    rows: Annotated[int, typer.Option(min=1000, help="Impressions that wait.")] = 5_000_000,
+) -> None:
+    """Training data: how fast waiting impressions are read, and with how much memory.
+
+    Needs some 350 bytes of disk for an impression: 18 GB and half an hour for 50 million.
+
+    Example: `adscent bench backlog --rows 50000000 --report backlog.json`
+    """
+    from jobs.bench.backlog import run
+
+    raise typer.Exit(run(report, seed, rows, quick))
+
+
 @bench.command("swap")
 def bench_swap(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
     """Snapshots of 300,000 ads exchanged under load, and how soon a worker starts.
@@ -104,6 +164,17 @@ def bench_swap(report: Report = None, seed: Seed = 1, quick: Quick = False) -> N
     Example: `adscent bench swap --report swap.json`
     """
     from jobs.bench.swap import run
+
+    raise typer.Exit(run(report, seed, quick))
+
+
+@bench.command("pause")
+def bench_pause(report: Report = None, seed: Seed = 1, quick: Quick = False) -> None:
+    """The kill switch: how soon every worker has confirmed a pause, and whether it holds.
+
+    Example: `adscent bench pause --report pause.json`
+    """
+    from jobs.bench.pause import run
 
     raise typer.Exit(run(report, seed, quick))
 
@@ -138,6 +209,22 @@ def lab_exploration(
     from jobs.lab.exploration import run
 
     raise typer.Exit(run(seeds, report))
+
+
+@lab.command("late-clicks")
+def lab_late_clicks(
+    share: Annotated[float, typer.Option(min=0, max=1, help="Part of the clicks.")] = 0.05,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Markets, one a seed.")] = 5,
+    events: Annotated[int, typer.Option(min=1000, help="Impressions of a market.")] = 300_000,
+    report: Report = None,
+) -> None:
+    """What clicks cost that come after their impression was learned, and what learning them saves.
+
+    Example: `adscent lab late-clicks --share 0.05 --report late.json`
+    """
+    from jobs.lab.late_clicks import run
+
+    raise typer.Exit(run(share, seeds, events, report))
 
 
 @lab.command("ablation")

@@ -122,6 +122,8 @@ class Limiter:
         lines = head.lower()
         if _number(lines, b"content-length") != len(body) or b"\r\nconnection:" in lines:
             return None
+        if lines.count(b"content-length") > 1 or b"\r\ntransfer-encoding" in lines:
+            return None  # where a request ends is for the parser to say, if there is any doubt
         if b"\r\n" + _HEADER + b":" not in lines:
             return self._deadline_s
         given_ms = _number(lines, _HEADER)

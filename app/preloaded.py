@@ -14,9 +14,9 @@ from pathlib import Path
 import uvicorn.protocols.http.httptools_impl
 import uvloop
 
-from app import arrival, main
+from app import draining, main
 
-SHARED = (main, arrival, uvicorn, uvloop)
+SHARED = (main, draining, uvicorn, uvloop)
 
 # Each worker counts in files of its own; those that were opened here would stand for one more.
 for _file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"*_{os.getpid()}.db"):

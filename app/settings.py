@@ -30,19 +30,26 @@ class Settings:
 
     home: Path = Path(".adscent")
     features: Path = Path("features.toml")
-    snapshots: Path | None = None
+    snapshots: str | None = None
     database_url: str | None = None
     host: str = "127.0.0.1"
     port: int = 8080
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9090
     jobs_metrics_port: int = 9091
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: int = 8081
+    dashboard_session_s: float = 43_200.0
+    dashboard_api: str | None = None
+    dashboard_metrics: str | None = None
     workers: int = 1
     database_pool: int = 5
     train_threads: int = 1
+    chunk_events: int = 1_000_000
     retrain_every_s: float = 300.0
     retention_every_s: float = 3600.0
     horizon_every_s: float = 10.0
+    statistics_every_s: float = 10.0
     attribution_window_s: float = 1800.0
     token_lifetime_s: float = 86400.0
     conversion_window_s: float = 604_800.0
@@ -52,22 +59,43 @@ class Settings:
     clicks_per_address: int = 30
     clicks_per_impression: float = 0.5
     event_retention_days: int = 30
+    erasure_every_s: float = 30.0
+    statistics_retention_days: int = 400
     snapshots_kept: int = 20
+    compare_every_s: float = 60.0
+    canary_share: float = 0.0
+    canary_min_clicks: int = 200
+    canary_log_loss_limit: float = 0.01
+    canary_calibration: float = 1.25
+    canary_longest_s: float = 86_400.0
     catalog_poll_s: float = 1.0
     acknowledge_timeout_s: float = 2.0
+    serve_alone_s: float = 300.0
     event_buffer: int = 50_000
     max_body_bytes: int = 2_000_000
     connections: int = 800
+    request_timeout_s: float = 10.0
+    key_requests_per_s: float = 0.0
     deadline_s: float = 2.0
     per_advertiser: int = 1
     exploration_share: float = 0.02
     exploration_impressions: int = 500
     log_level: str = "info"
+    log_requests: float = 0.0
+    otel_endpoint: str | None = None
 
     @property
     def snapshot_store(self) -> Path:
-        """The folder of the snapshot store."""
-        return self.snapshots or self.home / "snapshots"
+        """The folder of the snapshot store; below `home`, what is copied from and to `snapshots`
+        where that is a URL."""
+        if self.snapshots is None or self.snapshot_url is not None:
+            return self.home / "snapshots"
+        return Path(self.snapshots)
+
+    @property
+    def snapshot_url(self) -> str | None:
+        """The URL of the snapshot store; None for a folder."""
+        return self.snapshots if "://" in (self.snapshots or "") else None
 
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -79,16 +107,24 @@ _LIMITS: Mapping[str, tuple[int, int]] = {
     "port": _PORT,
     "metrics_port": _PORT,
     "jobs_metrics_port": _PORT,
+    "dashboard_port": _PORT,
     "workers": (1, 256),
     "train_threads": (1, 64),
+    "chunk_events": (1000, 100_000_000),
     "database_pool": _COUNT,
     "event_retention_days": (1, 36_500),
+    "statistics_retention_days": (1, 36_500),
     "snapshots_kept": _COUNT,
+    "canary_share": (0, 1),
+    "canary_min_clicks": _COUNT,
+    "canary_calibration": (1, 1000),
     "event_buffer": _COUNT,
     "max_body_bytes": _COUNT,
     "connections": _COUNT,
     "clicks_per_token": _COUNT,
     "clicks_per_address": _COUNT,
+    "key_requests_per_s": (0, 1_000_000),
+    "log_requests": (0, 1),
     "per_advertiser": (1, 50),
     "exploration_share": (0, 1),
     "exploration_impressions": _COUNT,
@@ -105,10 +141,28 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
     _check_names(given)
     values: dict[str, object] = {}
     for item in fields(Settings):
-        name = _variable(item.name)
+        name = variable_of(item.name)
         if name in given:
             values[item.name] = _parsed(item.name, given[name], str(item.type))
     return Settings(**values)  # type: ignore[arg-type]  # each value was parsed to its field's type
+
+
+def environment_of(file: Path) -> dict[str, str]:
+    """The variables of a file of lines NAME=VALUE, as systemd and Docker take them.
+
+    Empty lines and those that start with # are left out; quotes around a value are dropped.
+    Raises `SettingInvalid`, which shows no value.
+    """
+    found = {}
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        name, equals, value = line.strip().partition("=")
+        if not name or name.startswith("#"):
+            continue
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise SettingInvalid(f"{file}, line {number}: not of the form NAME=VALUE. Correct it")
+        is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+        found[name] = value[1:-1] if is_quoted else value
+    return found
 
 
 @contextmanager
@@ -127,12 +181,13 @@ def listening(host: str, port: int, prefix: str) -> Iterator[None]:
         ) from error
 
 
-def _variable(field: str) -> str:
+def variable_of(field: str) -> str:
+    """The environment variable of a field."""
     return "DATABASE_URL" if field == "database_url" else f"ADSCENT_{field.upper()}"
 
 
 def _check_names(given: Mapping[str, str]) -> None:
-    known = {_variable(item.name) for item in fields(Settings)}
+    known = {variable_of(item.name) for item in fields(Settings)}
     for name in given:
         if name == "ADSCENT_DATABASE_URL":
             raise SettingInvalid(f"{name} is not a setting. Set DATABASE_URL, without prefix")
@@ -143,8 +198,12 @@ def _check_names(given: Mapping[str, str]) -> None:
 def _parsed(field: str, text: str, kind: str) -> object:
     if field == "database_url":
         return _database_url(text)
+    if field == "snapshots":
+        return _snapshots(text)
     if field == "log_level":
         return _log_level(text)
+    if field == "otel_endpoint":
+        return _endpoint(text)
     if "Path" in kind:
         return Path(text)
     return text if kind.startswith("str") else _number(field, text, kind)
@@ -162,9 +221,18 @@ def _number(field: str, text: str, kind: str) -> int | float:
     what = "a whole number" if kind == "int" else "a number"
     lowest = f"more than {low}" if is_open else f"at least {low}"
     limit = f"{what}, {lowest} and at most {high:.0f}"
-    name, default = _variable(field), getattr(Settings(), field)
+    name, default = variable_of(field), getattr(Settings(), field)
     raise SettingInvalid(
         f"{name}={text!r} is not allowed: it must be {limit}. Change it, or unset it for {default}"
+    )
+
+
+def _endpoint(text: str) -> str:
+    if not text or re.fullmatch(r"https?://[^\s/]+(/\S*)?", text):
+        return text
+    raise SettingInvalid(
+        f"ADSCENT_OTEL_ENDPOINT={text!r} is not allowed: it must be the address of a receiver of"
+        " OTLP over HTTP, such as http://127.0.0.1:4318. Correct it, or unset it for no traces"
     )
 
 
@@ -190,6 +258,18 @@ def _database_url(text: str) -> str:
         "DATABASE_URL (not shown, it may hold a password) is not allowed: it must have the form"
         " postgresql://USER:PASSWORD@HOST:PORT/DATABASE, the port from 1 to 65535. Correct it"
         " (special characters of the password as %XX), or unset it to use `adscent db`"
+    )
+
+
+def _snapshots(text: str) -> str | None:
+    """A folder or a URL without a secret: settings are shown and logged."""
+    scheme, mark, rest = text.partition("://")
+    if not mark or (scheme and rest and not re.search(r"[@?#]", rest)):
+        return text or None
+    raise SettingInvalid(
+        "ADSCENT_SNAPSHOTS (not shown, it may hold a password) is not allowed: it must be a folder,"
+        " or a URL such as s3://bucket/prefix without user, password and query. Give those to the"
+        " driver, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or unset it"
     )
 
 

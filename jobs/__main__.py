@@ -10,7 +10,7 @@ from contextlib import suppress
 import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 
-from app import logs
+from app import logs, tracing
 from app.database_url import database_url
 from app.settings import Settings, from_environment, listening
 from app.storage import job_runs, migrate
@@ -24,6 +24,8 @@ from models.features import load_schema
 
 _LEAD_AGAIN_S = 2.0
 _CHECK_LEAD_S = 1.0
+_SET_BACK_S = 1.0
+"""Smaller corrections of the clock only delay a tick."""
 
 
 async def run(settings: Settings) -> None:
@@ -31,6 +33,7 @@ async def run(settings: Settings) -> None:
 
     Raises `MigrationsPending`, `SchemaInvalid` and `AddressUnavailable` at the start.
     """
+    tracing.start("adscent-jobs", settings.otel_endpoint)
     url = database_url(settings)
     schema = load_schema(settings.features)
     await migrate.check(url)
@@ -56,6 +59,7 @@ async def run(settings: Settings) -> None:
     finally:
         await database.close()
         server.shutdown()
+        tracing.stop()
 
 
 async def _until_stopped(context: Context) -> None:
@@ -78,6 +82,7 @@ async def _lead_while_possible(context: Context, stop: asyncio.Event) -> None:
             with context.measures.leading.track_inprogress():
                 await _lead(context, lead, stop)
         finally:
+            context.measures.comparisons.show({}, ())  # the leader tells of these
             context.log.info("stopped_leading")
 
 
@@ -86,7 +91,7 @@ async def _lead(context: Context, lead: Lead, stop: asyncio.Event) -> None:
     scheduler = scheduler_of(context)
     scheduler.start()
     try:
-        await _watch(lead, stop)
+        await _watch(context, lead, stop)
     finally:
         # Without the pause a job that is due fires once more during the shutdown.
         scheduler.pause()
@@ -99,18 +104,33 @@ async def _prepare(context: Context) -> None:
     abandoned = await job_runs.fail_abandoned(context.database, context.clock())
     if abandoned:
         context.log.warning("abandoned_runs_failed", count=abandoned)
+    await job_runs.free_ticks(context.database, context.clock())
     await retention.keep_partitions(context)
     await retrain.ensure_genesis(context)
     await retention.record_horizon(context)
     await retrain.warm_up(context)
 
 
-async def _watch(lead: Lead, stop: asyncio.Event) -> None:
-    """Return when told to stop; raise `LeadLost` when the lock's session has ended."""
+async def _watch(context: Context, lead: Lead, stop: asyncio.Event) -> None:
+    """Return when told to stop, or when the clock was set back; raise `LeadLost` when the lock's
+    session has ended.
+
+    The scheduler would sleep until the clock has caught up. It is made anew by the next lead.
+    """
+    ahead_s = _ahead_s(context)
     while not stop.is_set():
         await lead.check()
+        before_s, ahead_s = ahead_s, _ahead_s(context)
+        if ahead_s < before_s - _SET_BACK_S:
+            context.log.warning("clock_set_back", seconds=round(before_s - ahead_s, 1))
+            return
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _CHECK_LEAD_S)
+
+
+def _ahead_s(context: Context) -> float:
+    """The clock minus one that nobody sets."""
+    return context.clock() / 1000 - time.monotonic()
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app.settings import Settings
 from app.storage.engine import Database
+from app.storage.snapshot_store import SnapshotStore, open_store
+from jobs.comparison_measures import ComparisonMeasures
 from models.schema import Schema
 
 _ENDS = ("accepted", "repaired", "refused", "skipped", "empty", "failed")
@@ -48,11 +50,22 @@ class Measures:
             ["side"],
             registry=registry,
         )
+        self.counted_until = Gauge(
+            "adscent_statistics_complete_until_seconds",
+            "Every event acknowledged before is in the statistics (seconds since 1970)",
+            registry=registry,
+        )
+        self.erased = Counter(
+            "adscent_stored_events_erased_from",
+            "Stored impressions that lost a value that was erased",
+            registry=registry,
+        )
         self.oldest_transaction = Gauge(
             "adscent_oldest_transaction_seconds",
             "Age of the open transaction that holds back what can be trained",
             registry=registry,
         )
+        self.comparisons = ComparisonMeasures(registry)
         for state in _ENDS:
             self.runs.labels(state=state)
         for side in ("user", "ad"):
@@ -61,7 +74,10 @@ class Measures:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`clock` gives ms since 1970; `training` lets one training run at a time."""
+    """`clock` gives ms since 1970; `training` lets one training run at a time.
+
+    `store`: the local folder of snapshots; `snapshots`: the store that all hosts share.
+    """
 
     settings: Settings
     database: Database
@@ -71,3 +87,7 @@ class Context:
     log: structlog.stdlib.BoundLogger
     measures: Measures
     training: asyncio.Lock = field(default_factory=asyncio.Lock)
+    snapshots: SnapshotStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "snapshots", open_store(self.settings))

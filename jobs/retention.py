@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
+from app.ids import made_ms
 from app.storage import chunks, keys, partitions, snapshots
 from jobs.context import Context
 
@@ -49,7 +50,8 @@ async def keep_token_keys(context: Context) -> None:
 
 
 async def keep_snapshots(context: Context) -> None:
-    """Delete the folders of expired snapshots, and those that no row names."""
+    """Delete the folders of expired snapshots, and those that no row names, here and in the store
+    that all hosts share."""
     keep = context.settings.snapshots_kept
     expired = await snapshots.expire_snapshots(context.database, keep, context.clock())
     recorded = await snapshots.recorded_ids(context.database)
@@ -57,8 +59,23 @@ async def keep_snapshots(context: Context) -> None:
     doomed += [f for f in _folders(context.store) if _is_orphan(f, recorded, context.clock())]
     for folder in doomed:
         await asyncio.to_thread(shutil.rmtree, folder)
-    if doomed:
-        context.log.info("snapshots_deleted", folders=[folder.name for folder in doomed])
+    shared = await _delete_shared(context, set(expired), recorded)
+    if doomed or shared:
+        names = sorted({folder.name for folder in doomed} | {str(one) for one in shared})
+        context.log.info("snapshots_deleted", folders=names)
+
+
+async def _delete_shared(context: Context, expired: set[UUID], recorded: set[UUID]) -> list[UUID]:
+    before_ms = context.clock() - int(1000 * _ORPHAN_AGE_S)
+    stored = await asyncio.to_thread(context.snapshots.stored)
+    doomed = [
+        one
+        for one in stored
+        if one in expired or (one not in recorded and made_ms(one) < before_ms)
+    ]
+    for snapshot_id in doomed:
+        await asyncio.to_thread(context.snapshots.delete, snapshot_id)
+    return doomed
 
 
 def _horizons_kept_s(context: Context) -> float:

@@ -13,18 +13,22 @@ from dataclasses import replace
 
 import numpy as np
 
+from app import tracing
 from app.ids import uuid7
-from app.storage import job_runs, snapshots
+from app.storage import erasures, job_runs, snapshots
 from app.storage.catalog import Catalog
 from app.storage.chunks import Chunk, read_chunk
+from app.storage.comparisons import plan_of
 from app.storage.errors import CursorMoved
 from app.storage.job_runs import Run, RunState
+from app.storage.served import Plan
 from app.storage.snapshots import Training
 from jobs.catalog_ads import ad_set
 from jobs.catalog_image import image_of
 from jobs.context import Context
 from models import snapshot
 from models.cycle import Outcome, genesis_snapshot, learn
+from models.erasure import NOTHING, Erased, without
 from models.features import Encoder, stack, unpack
 from models.index import AdSet
 from models.offset import genesis
@@ -45,6 +49,7 @@ async def ensure_genesis(context: Context) -> None:
     )
     image = image_of(changes, context.schema)
     sealed = await asyncio.to_thread(snapshot.write, context.store, made, image)
+    await asyncio.to_thread(context.snapshots.publish, sealed)
     await snapshots.record_genesis(context.database, sealed)
     context.log.info("genesis_recorded", snapshot_id=str(sealed.id))
 
@@ -67,36 +72,59 @@ def _train_once(schema: Schema) -> None:
 
 
 async def scheduled(context: Context) -> None:
-    """Train on what has matured, if anything has."""
+    """Train on what has matured, if anything has: chunk by chunk, the oldest first.
+
+    A backlog takes no more memory than one chunk, and between two of them others get their turn.
+    """
+    is_behind = False
+    while is_behind := await _next_trained(context, is_behind):
+        context.log.info("backlog_goes_on")
+
+
+async def _next_trained(context: Context, is_behind: bool) -> bool:
+    """Train on the next chunk, if there is one; whether more was ready than it took."""
     async with context.training:
-        chunk = await _next_chunk(context)
-        if len(chunk):
-            await _train(
-                context, await job_runs.start_run(context.database, context.clock()), chunk
-            )
+        with tracing.span("retrain"):
+            return await _trained_on_next(context, is_behind)
+
+
+async def _trained_on_next(context: Context, is_behind: bool) -> bool:
+    chunk = await _next_chunk(context, is_behind)
+    if len(chunk):
+        run = await job_runs.start_run(context.database, context.clock())
+        await _train(context, run, chunk)
+    return chunk.is_cut
 
 
 async def requested(context: Context) -> None:
     """Carry out the runs that were asked for through the API, one after the other."""
     async with context.training:
         while run := await job_runs.claim_requested_run(context.database, context.clock()):
-            chunk = await _next_chunk(context)
-            if len(chunk):
-                await _train(context, run, chunk)
-            else:
-                reasons = ["no impression has passed its attribution window since the last run"]
-                now_ms = context.clock()
-                await job_runs.finish(context.database, run.id, "empty", reasons, now_ms)
-                context.measures.runs.labels(state="empty").inc()
+            with tracing.span("retrain", run_id=str(run.id)):
+                await _carried_out(context, run)
 
 
-async def _next_chunk(context: Context) -> Chunk:
-    return await read_chunk(context.database, context.settings.attribution_window_s)
+async def _carried_out(context: Context, run: Run) -> None:
+    chunk = await _next_chunk(context)
+    if len(chunk):
+        await _train(context, run, chunk)
+        return
+    reasons = ["no impression has passed its attribution window since the last run"]
+    await job_runs.finish(context.database, run.id, "empty", reasons, context.clock())
+    context.measures.runs.labels(state="empty").inc()
+
+
+async def _next_chunk(context: Context, is_behind: bool = False) -> Chunk:
+    settings = context.settings
+    given = (context.database, settings.attribution_window_s, settings.chunk_events)
+    with tracing.span("retrain.read_chunk"):
+        return await read_chunk(*given, is_behind=is_behind)
 
 
 async def _train(context: Context, run: Run, chunk: Chunk) -> None:
     """One run from its chunk to its record. A failure is recorded in the run, then raised."""
     log = context.log.bind(run_id=str(run.id), events=len(chunk))
+    tracing.note(run_id=str(run.id), events=len(chunk))
     try:
         with context.measures.training.time():
             recorded = await _learn_and_record(context, run, chunk)
@@ -113,7 +141,9 @@ async def _train(context: Context, run: Run, chunk: Chunk) -> None:
             context.measures.late_clicks.inc(len(chunk.late))
         collected = _count_collected(context, recorded)
         reasons = list(recorded.reasons)
-        log.info("run_ended", state=recorded.state, reasons=reasons, collected=collected)
+        made = {"snapshot_id": str(recorded.manifests[-1].id), "state": recorded.state}
+        tracing.note(**made)
+        log.info("run_ended", **made, reasons=reasons, collected=collected)
 
 
 def _count_collected(context: Context, recorded: Training) -> int:
@@ -132,12 +162,18 @@ async def _learn_and_record(context: Context, run: Run, chunk: Chunk) -> Trainin
     serving = await snapshots.serving(context.database)
     if serving is None:
         raise LookupError("no snapshot is served: the genesis snapshot is missing")
-    changes, ads = await _catalog(context)
+    with tracing.span("retrain.catalog"):
+        changes, ads = await _catalog(context)
     head = await snapshots.get_snapshot(context.database, serving.head_id)
-    outcome = await asyncio.to_thread(_learned, context, head.manifest, chunk, ads, run.overrides)
-    sealed = await asyncio.to_thread(_written, context, outcome, changes)
+    erased = await erasures.read(context.database)
+    outcome = await asyncio.to_thread(
+        _learned, context, head.manifest, chunk, ads, run.overrides, erased
+    )
+    with tracing.span("retrain.write"):
+        sealed = await asyncio.to_thread(_written, context, outcome, changes)
     training = _training(run, chunk, sealed)
-    await snapshots.record(context.database, training, context.clock())
+    with tracing.span("retrain.record"):
+        await snapshots.record(context.database, training, context.clock(), _canary(context))
     return training
 
 
@@ -147,34 +183,46 @@ def _learned(
     chunk: Chunk,
     ads: AdSet,
     overrides: Mapping[str, object],
+    erased: Erased,
 ) -> Outcome:
-    incumbent = snapshot.load(context.store / str(head.id), head)
+    with tracing.span("retrain.load"):
+        incumbent = without(snapshot.load(context.snapshots.fetch(head), head), erased)
+    with tracing.span("retrain.unpack"):
+        batch = batch_of(chunk, context.schema, erased)
+        late = late_of(chunk, context.schema, erased)
     now_ms = context.clock()
-    return learn(
-        incumbent,
-        batch_of(chunk, context.schema),
-        ads,
-        context.schema,
-        overridden(TrainerSettings.of(context.schema), overrides),
-        late=late_of(chunk, context.schema),
-        snapshot_ids=(uuid7(now_ms), uuid7(now_ms)),
-        now_ms=now_ms,
-        retries=not overrides,
-        threads=context.settings.train_threads,
-    )
+    with tracing.span("retrain.learn"):
+        return learn(
+            incumbent,
+            batch,
+            ads,
+            context.schema,
+            overridden(TrainerSettings.of(context.schema), overrides),
+            late=late,
+            snapshot_ids=(uuid7(now_ms), uuid7(now_ms)),
+            now_ms=now_ms,
+            retries=not overrides,
+            threads=context.settings.train_threads,
+        )
 
 
-def batch_of(chunk: Chunk, schema: Schema) -> Batch:
+def _canary(context: Context) -> Plan | None:
+    """How a trained snapshot begins: as a canary where the settings give it a share."""
+    share = context.settings.canary_share
+    return plan_of(context.settings, share) if share > 0 else None
+
+
+def batch_of(chunk: Chunk, schema: Schema, erased: Erased = NOTHING) -> Batch:
     """The chunk's impressions as the trainer takes them. Raises `FeatureValueInvalid`."""
     user, ad = unpack(schema, chunk.features)
-    return Batch(chunk.time_ms, chunk.ad_id, chunk.label, user, ad)
+    return Batch(chunk.time_ms, chunk.ad_id, chunk.label, erased.rows(user), ad)
 
 
-def late_of(chunk: Chunk, schema: Schema) -> Batch:
+def late_of(chunk: Chunk, schema: Schema, erased: Erased = NOTHING) -> Batch:
     """Earlier impressions whose click came only now, as the trainer takes them: all clicked."""
     user, ad = unpack(schema, chunk.late.features)
     clicked = np.ones(len(chunk.late), np.float32)
-    return Batch(chunk.late.time_ms, chunk.late.ad_id, clicked, user, ad)
+    return Batch(chunk.late.time_ms, chunk.late.ad_id, clicked, erased.rows(user), ad)
 
 
 def overridden(settings: TrainerSettings, overrides: Mapping[str, object]) -> TrainerSettings:
@@ -192,7 +240,9 @@ def _written(context: Context, outcome: Outcome, changes: CatalogChanges) -> lis
     if last.verdict.result == "refused":
         return [*earlier, last]
     image = image_of(changes, context.schema)
-    return [*earlier, snapshot.write(context.store, outcome.candidate, image)]
+    sealed = snapshot.write(context.store, outcome.candidate, image)
+    context.snapshots.publish(sealed)
+    return [*earlier, sealed]
 
 
 def _training(run: Run, chunk: Chunk, manifests: list[Manifest]) -> Training:

@@ -10,7 +10,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from app.settings import Settings
 from app.storage.job_runs import claim_tick
-from jobs import retention, retrain
+from jobs import comparing, erasing, retention, retrain, statistics
 from jobs.context import Context
 
 Work = Callable[[Context], Awaitable[None]]
@@ -36,8 +36,12 @@ def table(settings: Settings) -> tuple[Job, ...]:
         Job("retrain", settings.retrain_every_s, retrain.scheduled),
         # Claiming a request is its own fence.
         Job("requested", min(1.0, settings.retrain_every_s), retrain.requested, fenced=False),
+        Job("statistics", settings.statistics_every_s, statistics.count),
+        Job("old_statistics", settings.retention_every_s, statistics.forget),
         Job("partitions", settings.retention_every_s, retention.keep_partitions),
+        Job("erasures", settings.erasure_every_s, erasing.rewrite_events),
         Job("token_keys", settings.retention_every_s, retention.keep_token_keys),
+        Job("comparisons", settings.compare_every_s, comparing.compare),
         Job("snapshots", settings.retention_every_s, retention.keep_snapshots),
     )
 

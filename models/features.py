@@ -10,6 +10,7 @@ import math
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
@@ -30,6 +31,7 @@ __all__ = [
     "Feature",
     "GateSettings",
     "ModelSettings",
+    "Packing",
     "Schema",
     "canonical",
     "load_schema",
@@ -117,12 +119,13 @@ def _number(feature: Feature, value: object) -> float:
 class _Column:
     """Encodes the values of one feature and remembers the hashes of recent ones."""
 
-    __slots__ = ("feature", "missing", "name", "recent")
+    __slots__ = ("erased", "feature", "missing", "name", "recent")
 
-    def __init__(self, feature: Feature) -> None:
+    def __init__(self, feature: Feature, erased: Mapping[int, int]) -> None:
         self.feature, self.name = feature, feature.name
         self.missing = value_hash(feature, "")
         self.recent: dict[str | int | float, int] = {}
+        self.erased = erased
 
     def one(self, value: object) -> int:
         """The hash of a single value; 1 and 1.0 share an entry, True is kept apart from them."""
@@ -132,14 +135,21 @@ class _Column:
             known = self.recent.get(value)
             if known is not None:
                 return known
-            return self._remember(value, value_hash(self.feature, canonical(self.feature, value)))
-        return value_hash(self.feature, canonical(self.feature, value))
+            return self._remember(value, self._hash(value))
+        return self._hash(value)
+
+    def _hash(self, value: object) -> int:
+        """The hash of a value; that of a missing one for a value that is erased."""
+        made = value_hash(self.feature, canonical(self.feature, value))
+        return self.erased.get(made, made)
 
     def many(self, value: object) -> list[int]:
         """The sorted distinct hashes of a multi-valued feature."""
         if not isinstance(value, list | tuple):
             return [self.one(value)]
-        hashes = sorted({self.one(item) for item in value if item is not None and item != ""})
+        found = {self.one(item) for item in value if item is not None and item != ""}
+        found.discard(self.missing)  # stands for erased ones
+        hashes = sorted(found)
         if len(hashes) > MAX_VALUES:
             raise _invalid(self.feature, f"{len(hashes)} values", f"at most {MAX_VALUES} values")
         return hashes or [self.missing]
@@ -157,12 +167,15 @@ class Encoder:
 
     A feature that is not given is missing; one that the schema lacks raises `FeatureUnknown`; a
     value its kind does not take raises `FeatureValueInvalid`. Safe to share between threads.
+
+    `missing`: the hashes of values that are erased, each with that of its feature when missing (see
+    `models.erasure`): such a value is encoded as if it had not been given.
     """
 
-    def __init__(self, schema: Schema) -> None:
-        self.schema = schema
-        self._user = tuple(_Column(feature) for feature in schema.user)
-        self._ad = tuple(_Column(feature) for feature in schema.ad)
+    def __init__(self, schema: Schema, missing: Mapping[int, int] | None = None) -> None:
+        self.schema, erased = schema, missing or {}
+        self._user = tuple(_Column(feature, erased) for feature in schema.user)
+        self._ad = tuple(_Column(feature, {}) for feature in schema.ad)
         self._ones = {size: _ones(size) for size in (len(self._user), len(self._ad))}
         derived = {"creative": "id", "campaign": "campaign_id", "advertiser": "advertiser_id"}
         self._derived = {key: id_ for key, id_ in derived.items() if schema.has("ad", key)}
@@ -240,6 +253,25 @@ def pack(user: Encoded, ad: Encoded) -> bytes:
     """One decision's features: a count byte per feature (user, then ad), then the ids, int64 LE."""
     ids = np.concatenate((user.ids, ad.ids)).astype("<i8", copy=False)
     return user.counts.tobytes() + ad.counts.tobytes() + ids.tobytes()
+
+
+class Packing(NamedTuple):
+    """`pack` for one user beside many ads: the user's count bytes and ids, and how many ad features
+    there are."""
+
+    counts: bytes
+    ids: bytes
+    ad_features: int
+
+    @classmethod
+    def of(cls, user: Encoded, ad_features: int) -> Packing:
+        """The packing of one user."""
+        ids = user.ids.astype("<i8", copy=False)
+        return cls(user.counts.tobytes(), ids.tobytes(), ad_features)
+
+    def beside(self, ad: bytes) -> bytes:
+        """The decision's features, the ad's given as its count bytes and then its ids."""
+        return b"".join((self.counts, ad[: self.ad_features], self.ids, ad[self.ad_features :]))
 
 
 def unpack(schema: Schema, blobs: Sequence[bytes]) -> tuple[Ragged, Ragged]:

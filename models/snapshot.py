@@ -30,6 +30,7 @@ AnyArray = npt.NDArray[Any]
 _MANIFEST = "manifest.json"
 _ASIDE = ".partial"
 _SERVED = ("model.", "index.")
+MODEL_FILES = ("model.",)
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -172,6 +173,19 @@ def write(
     aside = folder.with_suffix(_ASIDE)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
+    try:
+        sealed = _sealed(aside, snapshot, beside)
+    except BaseException:
+        # On a full disk, what is left of one attempt would keep the next from succeeding.
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    aside.rename(folder)
+    _flush_folder(store)
+    return sealed
+
+
+def _sealed(aside: Path, snapshot: Snapshot, beside: Callable[[Path], None] | None) -> Manifest:
+    """Write everything into the folder and flush it; its manifest with the checksums."""
     _write_arrays(aside, snapshot)
     snapshot.index.save(aside)
     if beside is not None:
@@ -179,8 +193,6 @@ def write(
     sealed = msgspec.structs.replace(snapshot.manifest, files=_files(aside))
     (aside / _MANIFEST).write_bytes(manifest_json(sealed))
     _flush(aside)
-    aside.rename(folder)
-    _flush_folder(store)
     return sealed
 
 
@@ -200,6 +212,11 @@ def load_served(folder: Path, recorded: Manifest | None = None) -> Served:
     """Map what serving needs, checking those files as `verify`. Raises `SnapshotCorrupt`."""
     manifest = verify(folder, recorded, _SERVED)
     return Served(manifest, _model(folder, manifest), AdIndex.load(folder))
+
+
+def load_model(folder: Path, recorded: Manifest | None = None) -> Model:
+    """Map the published parameters alone, checking those files. Raises `SnapshotCorrupt`."""
+    return _model(folder, verify(folder, recorded, MODEL_FILES))
 
 
 def verify(

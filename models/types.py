@@ -26,6 +26,8 @@ EventType = Literal["impression", "click", "conversion", "close"]
 ROWS_AT_ONCE = 8192
 """Rows that the vectorised paths take at once: bounds their memory to a few MB."""
 
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
 MAX_ID = 2**53 - 1
 """Largest id of an ad, campaign or advertiser: the largest integer that JSON readers keep exact."""
 
@@ -51,6 +53,26 @@ class Targeting:
     all: tuple[Clause, ...] = ()
     any: tuple[Clause, ...] = ()
     none: tuple[Clause, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """A part of each of some days, in minutes of the day: start inclusive, end exclusive.
+
+    `days`: some of `DAYS`, in their order. An end at or before the start is on the next day.
+    """
+
+    days: tuple[str, ...]
+    start_minute: int
+    end_minute: int
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The hours in which an ad may serve, by the clock of a time zone of the IANA database."""
+
+    timezone: str
+    hours: tuple[Hours, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +102,8 @@ class Ad:
 
     `bid_micros` is per click for `cpc`, per thousand impressions for `cpm`. `features` holds the
     schema's ad features by name without the `ad.` prefix and without the derived `creative`,
-    `campaign` and `advertiser`. Flight times are ms since 1970, start inclusive, end exclusive.
+    `campaign` and `advertiser`. Flight times are ms since 1970, start inclusive, end exclusive;
+    within them the `schedule`, if there is one, says when it serves.
     `version` is the catalog version of the last change of any kind, `features_version` that of the
     last change of `features` or of the campaign: an index built before it holds a stale vector.
     """
@@ -98,6 +121,7 @@ class Ad:
     creative: Mapping[str, str] = field(default_factory=dict)
     version: int = 0
     features_version: int = 0
+    schedule: Schedule | None = None
 
 
 @dataclass(frozen=True, slots=True)

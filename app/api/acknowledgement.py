@@ -1,10 +1,12 @@
-"""Waiting until every live worker has applied a change of the catalog or of the snapshot."""
+"""Waiting until every live worker has applied a change of the catalog or of the snapshot.
+
+Workers say what they have applied through the database's notifications, so mostly one look at the
+register of workers is enough: the rest is heard. Where nothing is heard, it is looked at again.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,12 +15,13 @@ from uuid import UUID
 import msgspec
 
 from app.api.services import Services
+from app.serving.reports import Applied, Reports
 from app.storage import workers
 from app.storage.engine import Database
 from app.storage.errors import DatabaseUnavailable
 from app.storage.workers import Worker
 
-_LOOK_EVERY_S = 0.01
+_LOOK_EVERY_S = 0.05
 
 
 class Acknowledgement(msgspec.Struct, frozen=True):
@@ -35,34 +38,61 @@ class Acknowledgement(msgspec.Struct, frozen=True):
 
 async def acknowledged(services: Services, version: int) -> Acknowledgement:
     """Wait until every live worker has applied this version of the catalog."""
-    return await _until(services, lambda worker: worker.catalog_version >= version)
+    return await _until(services, lambda applied: applied.catalog_version >= version)
 
 
 async def swapped(services: Services, snapshot_id: UUID) -> Acknowledgement:
-    """Wait until every live worker serves this snapshot."""
-    return await _until(services, lambda worker: worker.snapshot_id == snapshot_id)
+    """Wait until every live worker serves this snapshot, and no canary beside it."""
+    return await _until(
+        services,
+        lambda applied: applied.snapshot_id == snapshot_id and applied.canary_id is None,
+    )
 
 
-async def _until(services: Services, holds: Callable[[Worker], bool]) -> Acknowledgement:
+async def canaried(services: Services, comparison_id: int | None) -> Acknowledgement:
+    """Wait until every live worker answers with this canary, or with none."""
+    return await _until(services, lambda applied: applied.canary_id == comparison_id)
+
+
+async def _until(services: Services, holds: Callable[[Applied], bool]) -> Acknowledgement:
     """Wait, at most `acknowledge_timeout_s`, until the change `holds` on every live worker."""
     deadline = time.monotonic() + services.settings.acknowledge_timeout_s
+    reports = services.state.reports
     while True:
-        found = await _look(services.database, holds)
-        if not found.pending or time.monotonic() >= deadline:
-            return found
-        await asyncio.sleep(_LOOK_EVERY_S)
+        # The change is committed; losing the database now must not make the call look failed.
+        try:
+            present = await _present(services.database)
+        except DatabaseUnavailable:
+            return Acknowledgement([], ["unknown: the database stopped answering"])
+        reports.keep({worker.worker_id for worker in present})
+        pending = {worker.worker_id for worker in present if not holds(_applied(worker))}
+        pending = await _heard(pending, holds, reports, deadline)
+        if not pending or time.monotonic() >= deadline:
+            return Acknowledgement(
+                [str(one.worker_id) for one in present if one.worker_id not in pending],
+                [str(one.worker_id) for one in present if one.worker_id in pending],
+            )
 
 
-async def _look(database: Database, holds: Callable[[Worker], bool]) -> Acknowledgement:
-    # The change is committed; losing the database now must not make the call look failed.
-    try:
-        present = await _present(database)
-    except DatabaseUnavailable:
-        return Acknowledgement([], ["unknown: the database stopped answering"])
-    return Acknowledgement(
-        [str(worker.worker_id) for worker in present if holds(worker)],
-        [str(worker.worker_id) for worker in present if not holds(worker)],
-    )
+async def _heard(
+    pending: set[UUID], holds: Callable[[Applied], bool], reports: Reports, deadline: float
+) -> set[UUID]:
+    """Those of whom no such report has been heard by the time of the next look."""
+    until = min(deadline, time.monotonic() + _LOOK_EVERY_S)
+    while True:
+        pending = {one for one in pending if not _says(reports.of(one), holds)}
+        left_s = until - time.monotonic()
+        if not pending or left_s <= 0:
+            return pending
+        await reports.next(left_s)
+
+
+def _says(applied: Applied | None, holds: Callable[[Applied], bool]) -> bool:
+    return applied is not None and holds(applied)
+
+
+def _applied(worker: Worker) -> Applied:
+    return Applied(worker.catalog_version, worker.snapshot_id, worker.canary_id)
 
 
 async def _present(database: Database) -> Sequence[Worker]:
@@ -80,7 +110,7 @@ async def _present(database: Database) -> Sequence[Worker]:
 
 def has_ended(host: str, pid: int) -> bool:
     """Whether this is a process of this host that no longer runs."""
-    if host != socket.gethostname():
+    if host != workers.this_host():
         return False
     try:
         os.kill(pid, 0)

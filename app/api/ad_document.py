@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from app.api.body import refuse
 from app.api.moments import EARLIEST_MS, LATEST_MS, milliseconds, moment_or_none
+from app.api.schedule import schedule_body, schedule_of
 from app.api.schemas import AdBody, AdvertiserBody, CampaignBody, FlightBody, TargetingBody
 from app.api.views import AdvertiserView, AdView, CampaignView
 from models.errors import FeatureUnknown, FeatureValueInvalid
@@ -48,6 +49,7 @@ def ad_of(body: AdBody, encoder: Encoder, ad_id: int | None = None) -> Ad:
         flight_start_ms=start,
         flight_end_ms=end,
         creative=body.creative,
+        schedule=schedule_of(body.schedule),
     )
 
 
@@ -88,6 +90,7 @@ def ad_view(ad: Ad) -> AdView:
         flight=FlightBody(
             start=moment_or_none(ad.flight_start_ms), end=moment_or_none(ad.flight_end_ms)
         ),
+        schedule=schedule_body(ad.schedule),
         creative=dict(ad.creative),
         version=ad.version,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -9,19 +10,22 @@ from fastapi import APIRouter, Depends, Request, Response
 from msgspec import UNSET
 
 from app.api import body
-from app.api.acknowledgement import acknowledged
+from app.api.acknowledgement import Acknowledgement, acknowledged
 from app.api.ad_document import ad_of, ad_view
 from app.api.authentication import Actor, needs
 from app.api.lists import Cursor, IdInPath, IdInQuery, Limit, after_id, page
 from app.api.openapi import operation
-from app.api.schemas import AdBody, AdPatch
+from app.api.schemas import AdBody, AdChangeBody, AdPatch, BulkRequest
 from app.api.services import Services, services_of
-from app.api.views import AdChange, AdList, AdView
+from app.api.views import AdChange, AdList, AdView, BulkChange, Reason, RefusedChange
+from app.storage.ad_changes import AdChange as StoredChange
+from app.storage.errors import NotFound
 from models.types import Ad, State
 
 router = APIRouter(prefix="/v1/ads", tags=["catalog"], dependencies=[Depends(needs("admin"))])
 _put = msgspec.json.Decoder(AdBody)
 _patch = msgspec.json.Decoder(AdPatch)
+_bulk = msgspec.json.Decoder(BulkRequest)
 _CHANGED = {200: AdChange, 202: AdChange}
 _EXAMPLE: dict[str, Any] = {
     "campaign_id": 7,
@@ -31,6 +35,10 @@ _EXAMPLE: dict[str, Any] = {
     "features": {"category": ["shoes", "running"], "format": "card"},
     "targeting": {"all": [{"user.geo": ["us", "ca"]}, {"user.hour": {"min": 8, "max": 22}}]},
     "flight": {"start": "2026-11-22T00:00:00Z", "end": None},
+    "schedule": {
+        "timezone": "Europe/Berlin",
+        "hours": [{"days": ["mon", "tue", "wed", "thu", "fri"], "from": "08:00", "to": "22:00"}],
+    },
     "creative": {"title": "Run", "landing_url": "https://example.com/run"},
 }
 
@@ -78,6 +86,64 @@ async def patch(request: Request, ad_id: IdInPath, actor: Actor) -> Response:
         bid_micros=None if given.bid_micros is UNSET else given.bid_micros,
     )
     return await _changed(services, ad)
+
+
+@router.post(
+    ":bulk",
+    **operation(
+        summary="Change many ads at once",
+        scope="admin",
+        body=BulkRequest,
+        answers={200: BulkChange, 202: BulkChange},
+        example={"changes": [{"id": 42, "state": "paused"}, {"id": 43, "bid_micros": 400_000}]},
+    ),
+)
+async def bulk(request: Request, actor: Actor) -> Response:
+    """States and bids of up to 5,000 ads, as one version of the catalog.
+
+    A change that cannot be made is refused by itself, the others are made. Like a single one the
+    call answers once every live worker has them.
+    """
+    services = services_of(request)
+    given = await body.read(request, _bulk, services.settings.max_body_bytes)
+    asked, refused = _asked(given.changes)
+    done = await services.catalog.patch_ads(list(asked.values()), actor)
+    places = list(asked)
+    for at, fault in done.refused.items():
+        reason: Reason = "not_found" if isinstance(fault, NotFound) else "conflict"
+        refused.append(_refused(places[at], given.changes[places[at]].id, reason, str(fault)))
+    held = Acknowledgement([], [])
+    if done.version is not None:
+        held = await acknowledged(services, done.version)
+    change = BulkChange(
+        changed=len(done.ads),
+        refused=sorted(refused, key=lambda one: one.index),
+        catalog_version=done.version,
+        acknowledged=held.acknowledged,
+        pending=held.pending,
+    )
+    return body.answer(change, held.status)
+
+
+def _asked(
+    changes: Sequence[AdChangeBody],
+) -> tuple[dict[int, StoredChange], list[RefusedChange]]:
+    """The changes by their position, and those that change nothing."""
+    asked: dict[int, StoredChange] = {}
+    refused = []
+    for at, one in enumerate(changes):
+        state = None if one.state is UNSET else one.state
+        bid = None if one.bid_micros is UNSET else one.bid_micros
+        if state is None and bid is None:
+            detail = "it has neither state nor bid_micros; add one of them"
+            refused.append(_refused(at, one.id, "empty", detail))
+        else:
+            asked[at] = StoredChange(one.id, state, bid)
+    return asked, refused
+
+
+def _refused(at: int, ad_id: int, reason: Reason, detail: str) -> RefusedChange:
+    return RefusedChange(index=at, id=ad_id, reason=reason, detail=detail)
 
 
 @router.get("", **operation(summary="List ads", scope="admin", answers={200: AdList}))

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
@@ -18,6 +19,7 @@ from app.errors import BodyInvalid, BodyTooLarge, ContentTypeWrong, FieldError, 
 _T = TypeVar("_T")
 _encode = msgspec.json.Encoder().encode
 _PLACE = re.compile(r"^(?P<limit>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
+_LOOKED_AT, _LONGEST = 256, 300
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _REMEDIES = (
     ("missing required field", "Add this field."),
@@ -86,10 +88,15 @@ def explain(error: Exception, body: bytes, kind: type) -> FieldError:
     allowed = () if name or parts.get("key") else _allowed(kind, field)
     if allowed:
         limit, remedy = f"one of {', '.join(allowed)}", "Send one of them."
-    return FieldError(field=field or "body", value=shown(value), limit=limit, remedy=remedy)
+    # A name that the caller made up may be as long as the whole body.
+    named, told = str(shown(field or "body")), limit[:_LONGEST]
+    return FieldError(field=named, value=shown(value), limit=told, remedy=remedy)
 
 
 def _check_type(headers: Mapping[bytes, bytes]) -> None:
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        # A kilobyte of it could be a gigabyte of JSON.
+        raise ContentTypeWrong("the body is compressed; send it as it is, without Content-Encoding")
     declared = headers.get(b"content-type", b"")
     if declared == b"application/json":
         return
@@ -183,7 +190,8 @@ def _offender(mapping: dict[str, Any], kind: type, field: str) -> str:
     if huge is not None:
         return huge
     expected = get_type_hints(kind, include_extras=True).get(field)
-    for key, value in mapping.items() if expected else ():
+    # Objects of values are short; what is longer was refused for that, and is not worth the time.
+    for key, value in islice(mapping.items(), _LOOKED_AT) if expected else ():
         try:
             msgspec.convert({key: value}, expected)
         except msgspec.ValidationError:

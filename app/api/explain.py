@@ -12,7 +12,7 @@ from app.api import body
 from app.api.authentication import needs
 from app.api.openapi import operation
 from app.api.schemas import ExplainRequest
-from app.api.services import bundle_of, exploration_of, services_of
+from app.api.services import answering, exploration_of, services_of
 from app.ids import uuid7
 from app.serving.explaining import Explanation, explain
 from app.serving.pipeline import DecisionQuery
@@ -35,17 +35,19 @@ _EXAMPLE = {"user": {"geo": "us", "hour": 20}, "slots": 3, "placement": "home", 
 async def explained(request: Request) -> Response:
     """Decide as `/v1/decisions` would now, and say why: for the page and for up to 50 other ads.
 
-    Nothing is served and no token is made. Draws of exploration are those of `decision_id`.
+    Nothing is served and no token is made. Draws of exploration, and whether a canary answers, are
+    those of `decision_id`, the latter those of `user_key` where there is one.
     """
     services = services_of(request)
     asked = await body.read(request, _decoder, services.settings.max_body_bytes)
-    bundle, now_ms = bundle_of(services.state), time.time_ns() // 1_000_000
+    now_ms = time.time_ns() // 1_000_000
+    decision_id = asked.decision_id or uuid7(now_ms)
+    bundle, trials, _ = answering(services.state, asked.user_key, decision_id)
     limit = asked.per_advertiser or services.settings.per_advertiser
     query = DecisionQuery(
         asked.user, asked.slots, asked.placement, asked.exclude, asked.floor_micros, limit
     )
-    decision_id = asked.decision_id or uuid7(now_ms)
-    exploration = exploration_of(services, bundle)
+    exploration = exploration_of(services, bundle, trials)
     found = await asyncio.to_thread(
         explain, bundle, query, asked.ad_ids, now_ms, decision_id, exploration
     )

@@ -14,6 +14,7 @@ from app.api.services import Services
 from app.errors import NotReady
 from app.serving.click_rules import ClickRules
 from app.serving.tokens import TokenInvalid, Tokens
+from app.storage.errors import BufferFull, DatabaseUnavailable
 from models.types import Event
 
 
@@ -34,7 +35,8 @@ async def store(
     """
     indexes, events, rejected = _opened(given, tokens_of(services), now_ms)
     judged = [_judged(services.rules, event, address) for event in events]
-    outcomes = await services.events.write(judged) if judged else []
+    outcomes = await _written(services, judged, address)
+    metrics.EVENTS_WAITING.set(services.events.waiting)
     late = [index for index, outcome in zip(indexes, outcomes, strict=True) if outcome == "too_old"]
     rejected += [RejectedEvent(index=index, reason="too_old") for index in late]
     _count(events, outcomes, rejected)
@@ -63,6 +65,18 @@ def _opened(
         indexes.append(index)
         events.append(content.event(item.type, item.value_micros))
     return indexes, events, rejected
+
+
+async def _written(
+    services: Services, judged: Sequence[Event], address: str | None
+) -> Sequence[str]:
+    """Write the events; those that could not be stored have not been seen by the rules."""
+    try:
+        return await services.events.write(judged)
+    except (BufferFull, DatabaseUnavailable):
+        for event in judged:
+            services.rules.take_back(event, address, time.monotonic())
+        raise
 
 
 def _judged(rules: ClickRules, event: Event, address: str | None) -> Event:

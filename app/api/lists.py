@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, TypeVar
 from uuid import UUID
 
+import msgspec
 from fastapi import Path, Query, Request
 
 from app.api.body import refuse
@@ -27,7 +28,7 @@ def after_id(cursor: str | None) -> int | None:
     if text is None:
         return None
     if not text.isdecimal() or not 1 <= int(text) <= MAX_ID:
-        raise _foreign(cursor)
+        raise foreign(cursor)
     return int(text)
 
 
@@ -37,15 +38,29 @@ def after_uuid(cursor: str | None) -> UUID | None:
     try:
         return None if text is None else UUID(text)
     except ValueError as error:
-        raise _foreign(cursor) from error
+        raise foreign(cursor) from error
 
 
 def after_name(cursor: str | None) -> str | None:
     """The name after which the page starts. Raises `BodyInvalid` for a cursor not made here."""
     text = _opened(cursor)
     if text is not None and not text.isprintable():
-        raise _foreign(cursor)
+        raise foreign(cursor)
     return text
+
+
+def after_parts(cursor: str | None) -> list[str] | None:
+    """The texts after which the page starts. Raises `BodyInvalid` for a cursor not made here."""
+    text = _opened(cursor)
+    try:
+        return None if text is None else msgspec.json.decode(text, type=list[str])
+    except msgspec.DecodeError as error:
+        raise foreign(cursor) from error
+
+
+def cursor_of(parts: Sequence[str]) -> str:
+    """The cursor that `after_parts` opens."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(parts)).decode().rstrip("=")
 
 
 def page(found: Sequence[_T], limit: int, key: str = "id") -> tuple[Sequence[_T], str | None]:
@@ -72,11 +87,12 @@ def _opened(cursor: str | None) -> str | None:
         return None
     try:
         padded = cursor.encode() + b"=" * (-len(cursor) % 4)
-        return base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode("utf-8")
     except (binascii.Error, ValueError) as error:
-        raise _foreign(cursor) from error
+        raise foreign(cursor) from error
 
 
-def _foreign(cursor: str | None) -> Exception:
+def foreign(cursor: str | None) -> Exception:
+    """The fault of a cursor that was not made for this list."""
     remedy = "Pass next_cursor unchanged, or leave it out for the first page."
     return refuse("query.cursor", cursor, "it is not a cursor of this list", remedy)

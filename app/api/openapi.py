@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.api import schemas, views
+from app.api import lifecycle_views, schemas, views
 from app.api.examples import EXAMPLES
 from app.api.lists import check_query
 from app.errors import PROBLEM_TYPE, Problem
@@ -20,13 +20,14 @@ from app.serving.state import Scope
 
 _REF = "#/components/schemas/{name}"
 _TITLES = {
-    401: "No API key, or one that is unknown or revoked",
+    401: "No API key, or one that is unknown, revoked or expired",
     403: "The key lacks the scope",
     404: "Not found",
     409: "The change contradicts what is stored",
     413: "The body is too large",
     415: "The body is not declared as JSON",
     422: "A value is not valid; `errors` names the field, the value, the limit and the remedy",
+    429: "The key's rate is used up; Retry-After says when to come back",
     503: "Not ready, the database is away, or too busy; Retry-After says when to come back",
 }
 
@@ -47,7 +48,7 @@ def operation(
     `answers`: the type of each success; `faults`: statuses beyond those that every call with a key,
     parameters or a body has; `has_deadline`: whether it takes `X-Deadline-Ms`.
     """
-    codes = {401, 403, 422, 503, *faults, *((413, 415) if body else ())}
+    codes = {401, 403, 422, 429, 503, *faults, *((413, 415) if body else ())}
     responses: dict[int | str, dict[str, Any]] = {
         code: _content(kind, "application/json") for code, kind in answers.items()
     }
@@ -93,7 +94,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     parts = document.setdefault("components", {})
     kinds = [
         kind
-        for kind in (vars(schemas) | vars(views)).values()
+        for kind in (vars(schemas) | vars(views) | vars(lifecycle_views)).values()
         if isinstance(kind, type) and issubclass(kind, schemas.Body | schemas.Answer)
     ]
     _, components = msgspec.json.schema_components(

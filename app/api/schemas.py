@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from app.api.schedule import ScheduleBody
 from app.serving.scoring import ScoredAd, ScoredUser
 from app.storage.job_runs import RunState
 from models.types import MAX_ID, BidType, EventType, State
@@ -26,6 +27,7 @@ FeatureScalar = FeatureText | Whole | float | bool
 FeatureScalars = Annotated[list[FeatureScalar], Meta(max_length=255)]
 Features = Annotated[dict[FeatureName, FeatureScalar | FeatureScalars | None], Meta(max_length=64)]
 PLACEMENT_NAME = r"^[A-Za-z0-9_.:/-]*$"
+UserKey = Annotated[str, Meta(max_length=128)]
 Placement = Annotated[str, Meta(max_length=32, pattern=PLACEMENT_NAME)]
 
 # PostgreSQL's text and JSON cannot hold the character NUL, so what it stores must not.
@@ -50,10 +52,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScoreRequest(Body, frozen=True):
-    """Score these ads for one user."""
+    """Score these ads for one user. `user_key`: as of decisions."""
 
     user: Features
     ad_ids: Annotated[list[Id], Meta(min_length=1, max_length=1000)]
+    user_key: UserKey = ""
 
 
 class ScoreAnswer(Answer, frozen=True):
@@ -87,7 +90,11 @@ class BatchAnswer(Answer, frozen=True):
 
 
 class DecisionRequest(Body, frozen=True):
-    """Choose ads for the slots of one page."""
+    """Choose ads for the slots of one page.
+
+    `user_key`: while a canary runs, users of one key get answers of one snapshot. It is hashed and
+    not kept.
+    """
 
     user: Features
     slots: Annotated[int, Meta(ge=1, le=50)]
@@ -95,6 +102,7 @@ class DecisionRequest(Body, frozen=True):
     exclude: Annotated[list[Id], Meta(max_length=1000)] = []
     floor_micros: Micros = 0
     per_advertiser: Annotated[int, Meta(ge=1, le=50)] | None = None
+    user_key: UserKey = ""
 
 
 class ExplainRequest(DecisionRequest, frozen=True):
@@ -177,6 +185,7 @@ class AdBody(Body, frozen=True):
     features: StoredFeatures = {}
     targeting: TargetingBody = TargetingBody()
     flight: FlightBody = FlightBody()
+    schedule: ScheduleBody | None = None
     creative: Annotated[dict[StoredName, CreativeText], Meta(max_length=16)] = {}
 
 
@@ -185,6 +194,18 @@ class AdPatch(Body, frozen=True):
 
     state: State | UnsetType = UNSET
     bid_micros: BidMicros | UnsetType = UNSET
+
+
+class AdChangeBody(AdPatch, frozen=True, kw_only=True):
+    """A change of one ad of many."""
+
+    id: Id
+
+
+class BulkRequest(Body, frozen=True):
+    """Changes of many ads, made together as one version of the catalog."""
+
+    changes: Annotated[list[AdChangeBody], Meta(min_length=1, max_length=5000)]
 
 
 class CampaignBody(Body, frozen=True):
@@ -258,7 +279,33 @@ class ReleasedView(Answer, frozen=True):
     released: int
 
 
-class PromoteRequest(Body, frozen=True):
+class ErasureView(Answer, frozen=True):
+    """An erased value of a user by its hash, and how far its erasure has come.
+
+    `events`: stored events that lost it; since `events_at` none has it. On workers of
+    `acknowledged` no request and no event finds it any more, on `pending` one may.
+    """
+
+    feature: str
+    hash: str
+    version: int
+    erased_at: datetime
+    events: int
+    events_at: datetime | None
+    acknowledged: list[str]
+    pending: list[str]
+
+
+ActReason = Annotated[str, Meta(max_length=500, pattern=_STORABLE)]
+
+
+class ActRequest(Body, frozen=True):
+    """`reason` stands in the history beside who did it."""
+
+    reason: ActReason = ""
+
+
+class PromoteRequest(ActRequest, frozen=True):
     """A pinned snapshot stays until the next promotion or rollback."""
 
     pin: bool = False
@@ -280,29 +327,6 @@ class VerdictView(Answer, frozen=True):
     result: Literal["accepted", "repaired", "refused"]
     reasons: list[str]
     checks: list[CheckView]
-
-
-class SnapshotView(Answer, frozen=True):
-    """A trained snapshot. `expired_at`: since when its files are given up."""
-
-    id: UUID
-    parent_id: UUID | None
-    created_at: datetime
-    first_event_at: datetime | None
-    last_event_at: datetime | None
-    expired_at: datetime | None
-    is_serving: bool
-    is_pinned: bool
-    schema_hash: str
-    verdict: VerdictView
-    metrics: dict[str, float | None]
-
-
-class SnapshotList(Answer, frozen=True):
-    """One page of snapshots, the newest first."""
-
-    items: list[SnapshotView]
-    next_cursor: str | None
 
 
 class ServingView(Answer, frozen=True):
@@ -354,7 +378,7 @@ class Alive(Answer, frozen=True):
 class Readiness(Answer, frozen=True):
     """Whether this worker decides, and what is wrong if something is."""
 
-    status: Literal["ready", "degraded", "starting"]
+    status: Literal["ready", "degraded", "starting", "cut_off"]
     database: Literal["reachable", "unreachable"]
     snapshot_id: UUID | None
     catalog_version: int | None

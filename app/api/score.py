@@ -7,17 +7,18 @@ import time
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from app import metrics
+from app import metrics, request_ids
 from app.api import body
 from app.api.authentication import admit
 from app.api.openapi import operation
 from app.api.schemas import BatchAnswer, BatchRequest, ScoreAnswer, ScoreRequest
-from app.api.services import bundle_of
+from app.api.services import answering
 from app.serving import scoring
 
 router = APIRouter(tags=["serving"])
 _decoder = msgspec.json.Decoder(ScoreRequest)
 _batch_decoder = msgspec.json.Decoder(BatchRequest)
+_BY_ROLE = {role: metrics.SCORED_ADS.labels(role) for role in ("incumbent", "canary")}
 _MOST_PAIRS = 10_000
 """Most pairs of a user and an ad in one batch: they keep a worker busy for some 10 ms."""
 _EXAMPLE = {"user": {"geo": "us", "hour": 20}, "ad_ids": [42, 43]}
@@ -42,10 +43,11 @@ async def score(request: Request) -> Response:
     """Score up to 1,000 ads; an unknown ad is reported in its line."""
     services = admit(request, "score")
     asked = await body.read(request, _decoder, services.settings.max_body_bytes)
-    bundle = bundle_of(services.state)
+    bundle, _, role = answering(services.state, asked.user_key)
     query = scoring.ScoreQuery(asked.user, asked.ad_ids)
+    request_ids.note(None, bundle.snapshot_id)
     scored = scoring.score(bundle, query, time.time_ns() // 1_000_000)
-    metrics.SCORED_ADS.inc(len(scored))
+    _BY_ROLE[role].inc(len(scored))
     return body.answer(
         ScoreAnswer(
             snapshot_id=bundle.snapshot_id,
@@ -67,13 +69,17 @@ async def score(request: Request) -> Response:
     ),
 )
 async def score_batch(request: Request) -> Response:
-    """Score up to 10,000 pairs; the figures are those that `/v1/score` gives."""
+    """Score up to 10,000 pairs; the figures are those that `/v1/score` gives.
+
+    While a canary runs, a share of batches is answered by it: each of them as a whole.
+    """
     services = admit(request, "score")
     asked = await body.read(request, _batch_decoder, services.settings.max_body_bytes)
     queries = _queries(asked)
-    bundle = bundle_of(services.state)
+    bundle, _, role = answering(services.state)
+    request_ids.note(None, bundle.snapshot_id)
     scored = scoring.score_many(bundle, queries, time.time_ns() // 1_000_000)
-    metrics.SCORED_ADS.inc(sum(len(query.ad_ids) for query in queries))
+    _BY_ROLE[role].inc(sum(len(query.ad_ids) for query in queries))
     return body.answer(
         BatchAnswer(
             snapshot_id=bundle.snapshot_id, catalog_version=bundle.live.version, users=scored

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import msgspec
@@ -12,26 +12,28 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.api import body
 from app.api.acknowledgement import swapped
 from app.api.authentication import Actor, needs
+from app.api.comparing import check_loads, comparison_view
+from app.api.lifecycle_views import SnapshotList, SnapshotView
 from app.api.lists import Cursor, Limit, after_uuid, page
 from app.api.moments import moment, moment_or_none
 from app.api.openapi import operation
 from app.api.schemas import (
+    ActRequest,
     CheckView,
     PromotedView,
     PromoteRequest,
     ServingView,
-    SnapshotList,
-    SnapshotView,
     VerdictView,
 )
 from app.api.services import Services, services_of
-from app.errors import PromotionRefused
-from app.storage import snapshots
+from app.storage import comparisons, snapshots
+from app.storage.comparisons import Comparison, Role
+from app.storage.engine import Database
 from app.storage.snapshots import Serving, StoredSnapshot
-from models import snapshot as snapshot_folder
 
 router = APIRouter(prefix="/v1/snapshots", tags=["model"], dependencies=[Depends(needs("admin"))])
 _decoder = msgspec.json.Decoder(PromoteRequest)
+_act_decoder = msgspec.json.Decoder(ActRequest)
 
 
 @router.get("", **operation(summary="List snapshots", scope="admin", answers={200: SnapshotList}))
@@ -40,8 +42,7 @@ async def list_(request: Request, limit: Limit = 100, cursor: Cursor = None) -> 
     database = services_of(request).database
     after = after_uuid(cursor)
     found = await snapshots.list_snapshots(database, limit + 1, after)
-    serving = await snapshots.serving(database)
-    kept, following = page([_view(stored, serving) for stored in found], limit)
+    kept, following = page(await _views(database, found), limit)
     return body.answer(SnapshotList(items=list(kept), next_cursor=following))
 
 
@@ -52,10 +53,11 @@ async def list_(request: Request, limit: Limit = 100, cursor: Cursor = None) -> 
     ),
 )
 async def get(request: Request, snapshot_id: UUID) -> Response:
-    """One snapshot's manifest and verdict."""
+    """One snapshot's manifest and verdict, and what its canaries and shadows measured."""
     database = services_of(request).database
     stored = await snapshots.get_snapshot(database, snapshot_id)
-    return body.answer(_view(stored, await snapshots.serving(database)))
+    [view] = await _views(database, [stored])
+    return body.answer(view)
 
 
 @router.post(
@@ -67,7 +69,7 @@ async def get(request: Request, snapshot_id: UUID) -> Response:
         body_required=False,
         answers={200: PromotedView, 202: PromotedView},
         faults=(404, 409),
-        example={"pin": False},
+        example={"pin": False, "reason": "the canary of yesterday"},
     ),
 )
 async def promote(request: Request, snapshot_id: UUID, actor: Actor) -> Response:
@@ -78,10 +80,10 @@ async def promote(request: Request, snapshot_id: UUID, actor: Actor) -> Response
     services = services_of(request)
     given = await body.read(request, _decoder, services.settings.max_body_bytes, optional=True)
     stored = await snapshots.get_snapshot(services.database, snapshot_id)
-    if stored.manifest.verdict.result != "refused" and stored.expired_ms is None:
-        await _check_loads(services, stored)
+    await check_loads(services, stored)
     now_ms = time.time_ns() // 1_000_000
-    serving = await snapshots.promote(services.database, snapshot_id, actor, now_ms, given.pin)
+    told = (actor, now_ms, given.pin, given.reason)
+    serving = await snapshots.promote(services.database, snapshot_id, *told)
     return await _promoted(services, serving)
 
 
@@ -90,6 +92,9 @@ async def promote(request: Request, snapshot_id: UUID, actor: Actor) -> Response
     **operation(
         summary="Serve what was served before",
         scope="admin",
+        body=ActRequest,
+        body_required=False,
+        example={"reason": "clicks fell"},
         answers={200: PromotedView, 202: PromotedView},
         faults=(409,),
     ),
@@ -100,8 +105,28 @@ async def rollback(request: Request, actor: Actor) -> Response:
     200 once every live worker serves it; 202 names those that do not yet.
     """
     services = services_of(request)
-    serving = await snapshots.rollback(services.database, actor, time.time_ns() // 1_000_000)
+    reason, now_ms = await _reason(request), time.time_ns() // 1_000_000
+    serving = await snapshots.rollback(services.database, actor, now_ms, reason)
     return await _promoted(services, serving)
+
+
+@router.post(
+    "/pin",
+    **operation(
+        summary="Keep what is served",
+        scope="admin",
+        body=ActRequest,
+        body_required=False,
+        example={"reason": "the weekend"},
+        answers={200: ServingView},
+        faults=(409,),
+    ),
+)
+async def pin(request: Request, actor: Actor) -> Response:
+    """Keep the present snapshot: neither training nor a canary's rule promotes another one."""
+    database = services_of(request).database
+    pinned = await snapshots.pin(database, actor, await _reason(request))
+    return body.answer(_serving_view(pinned))
 
 
 @router.post(
@@ -109,6 +134,9 @@ async def rollback(request: Request, actor: Actor) -> Response:
     **operation(
         summary="Let new snapshots serve again",
         scope="admin",
+        body=ActRequest,
+        body_required=False,
+        example={"reason": "the weekend is over"},
         answers={200: ServingView},
         faults=(409,),
     ),
@@ -116,22 +144,27 @@ async def rollback(request: Request, actor: Actor) -> Response:
 async def unpin(request: Request, actor: Actor) -> Response:
     """Take the pin off: the next accepted snapshot is served."""
     database = services_of(request).database
-    return body.answer(_serving_view(await snapshots.unpin(database, actor)))
+    unpinned = await snapshots.unpin(database, actor, await _reason(request))
+    return body.answer(_serving_view(unpinned))
 
 
-async def _check_loads(services: Services, stored: StoredSnapshot) -> None:
-    """Find out before promoting, not in every worker after it."""
-    manifest, schema = stored.manifest, services.encoder.schema
-    if manifest.schema_hash != schema.hash:
-        raise PromotionRefused(
-            f"snapshot {manifest.id} was trained under the feature schema {manifest.schema_hash},"
-            f" this server has {schema.hash}; promote one of the present schema"
-        )
-    folder = services.settings.snapshot_store / str(manifest.id)
-    await asyncio.to_thread(snapshot_folder.verify, folder, manifest)
+async def _reason(request: Request) -> str:
+    limit = services_of(request).settings.max_body_bytes
+    return (await body.read(request, _act_decoder, limit, optional=True)).reason
 
 
-def _view(stored: StoredSnapshot, serving: Serving | None) -> SnapshotView:
+async def _views(database: Database, found: Sequence[StoredSnapshot]) -> list[SnapshotView]:
+    serving, parts = await snapshots.serving(database), await comparisons.roles(database)
+    compared = await comparisons.of_snapshots(database, [one.manifest.id for one in found])
+    return [_view(stored, serving, parts, compared) for stored in found]
+
+
+def _view(
+    stored: StoredSnapshot,
+    serving: Serving | None,
+    parts: Mapping[Role, UUID],
+    compared: Sequence[Comparison],
+) -> SnapshotView:
     manifest = stored.manifest
     is_serving = serving is not None and serving.snapshot_id == manifest.id
     return SnapshotView(
@@ -143,6 +176,7 @@ def _view(stored: StoredSnapshot, serving: Serving | None) -> SnapshotView:
         expired_at=moment_or_none(stored.expired_ms),
         is_serving=is_serving,
         is_pinned=is_serving and serving is not None and serving.is_pinned,
+        roles=[role for role, snapshot_id in parts.items() if snapshot_id == manifest.id],
         schema_hash=manifest.schema_hash,
         verdict=VerdictView(
             result=manifest.verdict.result,
@@ -159,6 +193,7 @@ def _view(stored: StoredSnapshot, serving: Serving | None) -> SnapshotView:
             ],
         ),
         metrics=dict(manifest.metrics),
+        comparisons=[comparison_view(c) for c in compared if c.snapshot_id == manifest.id],
     )
 
 

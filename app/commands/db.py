@@ -7,10 +7,13 @@ import signal
 import threading
 from collections.abc import Callable
 
+from app.commands.session import with_database
 from app.database_url import database_url
 from app.settings import Settings
-from app.storage import migrate
+from app.storage import chunks, migrate
 from app.storage.embedded import EmbeddedPostgres
+
+_ACTOR = "cli:db rebase"
 
 
 def run(settings: Settings, tell: Callable[[str], None]) -> None:
@@ -33,3 +36,8 @@ def _migrated(url: str) -> None:
 def upgrade(settings: Settings) -> None:
     """Migrate the configured database to this version's tables."""
     _migrated(database_url(settings))
+
+
+def rebase(settings: Settings) -> None:
+    """After a restore: let training and statistics go on from the restored events."""
+    with_database(settings, lambda database: chunks.rebase(database, _ACTOR))

@@ -25,3 +25,13 @@ class ImportInvalid(CommandError):
         lines = [*faults[:_SHOWN_FAULTS], *([f"and {rest} more"] if rest > 0 else [])]
         super().__init__("nothing was imported:\n" + "\n".join(lines))
         self.faults = list(faults)
+
+
+class DurationInvalid(CommandError):
+    """A length of time that is not written as "90d"."""
+
+    def __init__(self, given: str) -> None:
+        super().__init__(
+            f"{given!r} is no length of time: it is a whole number and s, m, h or d."
+            ' Write for instance "90d" or "12h"'
+        )

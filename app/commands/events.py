@@ -9,6 +9,7 @@ from pathlib import Path
 
 from app.commands.session import with_database
 from app.settings import Settings
+from app.storage import audit
 from app.storage.engine import Database
 from jobs.transfer import importing
 from jobs.transfer.exporting import export_events
@@ -37,17 +38,23 @@ def take(
         return [(file, importing.check_file(file, schema, mapping)) for file in files]
 
     async def each(database: Database) -> list[tuple[Path, Imported]]:
-        return [
-            (
-                file,
-                await importing.import_file(
-                    *(database, file, schema, ledgers, mapping), partial(told, file)
-                ),
+        done = []
+        for file in files:
+            found = await importing.import_file(
+                *(database, file, schema, ledgers, mapping), partial(told, file)
             )
-            for file in files
-        ]
+            await _audit(database, file, found)
+            done.append((file, found))
+        return done
 
     return with_database(settings, each)
+
+
+async def _audit(database: Database, file: Path, found: Imported) -> None:
+    """Note what was imported: it is trained on like what was served."""
+    after = {"file": file.name, "written": found.written, "rejected": len(found.rejected)}
+    async with database.begin() as connection:
+        await audit.write(connection, "cli", "import", "events", after=after)
 
 
 def summary(

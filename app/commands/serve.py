@@ -9,24 +9,30 @@ import os
 import shutil
 import socket
 import tempfile
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import uvicorn
 from uvicorn import _subprocess
-from uvicorn.supervisors import Multiprocess
 
 from app import logs
+from app.commands.supervisor import Supervisor
 from app.database_url import database_url
 from app.settings import Settings, listening
 from app.storage import migrate
 from models.features import load_schema
 
 _GRACE_S = 10
+_FIXED = ("host", "port", "metrics_host", "metrics_port", "workers")
+"""What the parent itself was started with."""
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, renewed: Callable[[], Settings] | None = None) -> None:
     """Serve until SIGINT or SIGTERM; every request under way is answered first.
+
+    SIGHUP exchanges the workers one by one, with the code and the settings as they are then:
+    `renewed` reads them again. Addresses and the number of workers stay as they were.
 
     Raises `SchemaInvalid`, `DatabaseMissing`, `DatabaseUnavailable`, `MigrationsPending` and
     `AddressUnavailable` before any worker starts.
@@ -41,17 +47,41 @@ def run(settings: Settings) -> None:
         _serve_metrics(settings, folder)
         _share_imports()
         with _bound(settings) as bound:
-            Multiprocess(_configuration(settings), [bound]).run()
+            Supervisor(
+                _configuration(settings, "from_environment"),
+                _configuration(settings, "in_place_of_another"),
+                [bound],
+                lambda: _renewed(settings, renewed, folder),
+            ).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _renewed(
+    before: Settings, renewed: Callable[[], Settings] | None, folder: Path
+) -> uvicorn.Config:
+    """How workers start after the settings were read again. Raises what `run` raises."""
+    found = before if renewed is None else renewed()
+    kept = {name: getattr(before, name) for name in _FIXED}
+    if any(getattr(found, name) != value for name, value in kept.items()):
+        names = ", ".join(f"ADSCENT_{name.upper()}" for name in _FIXED)
+        logging.getLogger(__name__).warning("only a new start changes %s", names)
+    found = replace(found, **kept)
+    load_schema(found.features)
+    url = database_url(found)
+    asyncio.run(migrate.check(url))
+    _publish(found, url, folder)
+    return _configuration(found, "after_another")
 
 
 def _publish(settings: Settings, url: str, folder: Path) -> None:
     """Hand the settings to the workers, which are new processes, through the environment."""
     for item in fields(Settings):
-        value = getattr(settings, item.name)
+        value, name = getattr(settings, item.name), f"ADSCENT_{item.name.upper()}"
         if value is not None and item.name != "database_url":
-            os.environ[f"ADSCENT_{item.name.upper()}"] = str(value)
+            os.environ[name] = str(value)
+        else:
+            os.environ.pop(name, None)
     os.environ["DATABASE_URL"] = url
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -94,15 +124,16 @@ def _bound(settings: Settings) -> socket.socket:
     return bound
 
 
-def _configuration(settings: Settings) -> uvicorn.Config:
+def _configuration(settings: Settings, start: str) -> uvicorn.Config:
     return uvicorn.Config(
-        "app.main:from_environment",
+        f"app.main:{start}",
         factory=True,
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="app.arrival:TimedProtocol",
+        http="app.draining:DrainingProtocol",
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from app.serving.live import LiveCatalog
 from app.serving.users import UserSides
+from models.erasure import Erased, zeroed
 from models.features import Encoder, Schema
 from models.index import AdIndex
 from models.offset import Model
@@ -38,3 +39,9 @@ class Bundle:
         made = replace(self, live=live)
         object.__setattr__(made, "users", self.users)  # what it remembers still holds
         return made
+
+    def without(self, erased: Erased, encoder: Encoder) -> Bundle:
+        """The same snapshot without these values: their vectors are zero, and `encoder`, which
+        knows of them, finds none of their rows.
+        """
+        return replace(self, encoder=encoder, model=zeroed(self.model, erased))

@@ -11,7 +11,7 @@ import secrets
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from models.types import Event
 
@@ -90,6 +90,18 @@ class ClickRules:
             return "address"
         return "ad" if self._is_too_many(self._window.add("ad", event.ad_id), event) else None
 
+    def take_back(self, event: Event, address: str | None, now_s: float) -> None:
+        """Forget a judged event that could not be stored: its sender is asked to repeat it."""
+        if event.type == "impression":
+            _less(self._window.shown, event.ad_id)
+        if event.type != "click":
+            return
+        _less(self._window.clicks["token"], (event.decision_id, event.slot))
+        if event.quarantined_by in (None, "ad"):  # else it was not counted by its ad
+            _less(self._window.clicks["ad"], event.ad_id)
+        if address is not None:
+            _less(self._window.clicks["address"], self._hashed(address, now_s))
+
     def _is_too_many(self, clicks: int, event: Event) -> bool:
         """An ad's clicks against its impressions of this window and the one before."""
         if clicks <= self._limits.least:
@@ -105,3 +117,11 @@ class ClickRules:
         if now_s - self._salted_s >= _SALT_S:
             self._salt, self._salted_s = secrets.token_bytes(16), now_s
         return hashlib.blake2b(address.encode(), key=self._salt, digest_size=8).digest()
+
+
+def _less(counted: Counter[Any], key: Hashable) -> None:
+    """Count one less, if there is one: its window may have ended meanwhile."""
+    if counted[key] > 1:
+        counted[key] -= 1
+    else:
+        del counted[key]

@@ -26,6 +26,7 @@ from app.serving.eligibility import (
     Eligibility,
 )
 from app.serving.items import Items
+from app.serving.schedules import mark
 from app.serving.targeting import Targets
 from models.errors import InvalidInput
 from models.features import Encoder
@@ -38,6 +39,7 @@ from models.types import (
     Encoded,
     FeatureValue,
     Int64s,
+    Schedule,
     Targeting,
 )
 
@@ -51,7 +53,8 @@ class Columns:
     """n ads, one row each; immutable: a change makes a new one that shares what did not change.
 
     int64 [n]: `ad_ids`, `campaign_ids`, `advertiser_ids`, `bid_micros`, `features_version`,
-    `targeting_marks` (a hash that changes with the targeting), `starts`, `ends`; bool [n]:
+    `targeting_marks` (a hash that changes with the targeting), `starts`, `ends`, `schedule_marks`
+    (which of `schedules` is the ad's, 0 for none); bool [n]:
     `per_click` (CPC, else CPM); uint8 [n]: the three states' codes; `creatives`: MessagePack;
     `encoded`: a count byte per ad feature, then the value hashes. A row that is indexed but not in
     the catalog has the state UNKNOWN.
@@ -65,6 +68,7 @@ class Columns:
     targeting_marks: Int64s
     starts: Int64s
     ends: Int64s
+    schedule_marks: Int64s
     per_click: Bools
     state: Bytes
     campaign_state: Bytes
@@ -74,6 +78,7 @@ class Columns:
     targets: Targets
     campaign_states: Mapping[int, int]
     advertiser_states: Mapping[int, int]
+    schedules: Mapping[int, Schedule]
 
     def __len__(self) -> int:
         return len(self.ad_ids)
@@ -91,6 +96,7 @@ class Columns:
             targets=Targets.of([]),
             campaign_states={},
             advertiser_states={},
+            schedules={},
         )
 
     def with_ads(self, ads: Sequence[Ad], rows: Int64s, encoder: Encoder) -> Columns:
@@ -114,6 +120,7 @@ class Columns:
             ),
             encoded=self.encoded.replaced(size, rows, [_encode(encoder, ad) for ad in ads]),
             targets=self._targets(ads, size, rows, arrays["targeting_marks"]),
+            schedules=self._schedules(ads),
         )
 
     def with_states(
@@ -161,6 +168,8 @@ class Columns:
             self.starts,
             self.ends,
             self.targets,
+            self.schedule_marks,
+            self.schedules,
         )
 
     def creative(self, row: int) -> dict[str, str]:
@@ -172,6 +181,11 @@ class Columns:
         content = self.encoded[row]
         ids = np.frombuffer(content, "<i8", offset=features)
         return Encoded(ids, np.frombuffer(content, np.uint8, features))
+
+    def _schedules(self, ads: Sequence[Ad]) -> Mapping[int, Schedule]:
+        given = {mark(ad.schedule): ad.schedule for ad in ads if ad.schedule is not None}
+        is_known = given.keys() <= self.schedules.keys()
+        return self.schedules if is_known else {**self.schedules, **given}
 
     def _values(self, ads: Sequence[Ad]) -> dict[str, npt.NDArray[Any]]:
         values: dict[str, npt.NDArray[Any]] = {
@@ -213,6 +227,7 @@ _OF_AD: dict[str, Callable[[Ad], int]] = {
     "targeting_marks": lambda ad: _mark(ad.targeting),
     "starts": lambda ad: ALWAYS_MS if ad.flight_start_ms is None else ad.flight_start_ms,
     "ends": lambda ad: NEVER_MS if ad.flight_end_ms is None else ad.flight_end_ms,
+    "schedule_marks": lambda ad: mark(ad.schedule),
 }
 INT64 = tuple(_OF_AD)
 CODES = ("state", "campaign_state", "advertiser_state")

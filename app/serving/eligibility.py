@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from app.serving.bitmaps import among, unpacked, without
+from app.serving.schedules import shut
 from app.serving.targeting import Targets
 from models.index import packed
-from models.types import Bools, Bytes, FeatureValue, Int64s
+from models.types import Bytes, FeatureValue, Int64s, Schedule
 
 ACTIVE, PAUSED, RETIRED, UNKNOWN = range(4)
 STATE_CODES = {"active": ACTIVE, "paused": PAUSED, "retired": RETIRED}
@@ -29,31 +31,37 @@ REASONS = (
     "advertiser_retired",
     "not_started",
     "ended",
+    "schedule",
     "targeting",
     "excluded",
 )
 """Why an ad is not eligible, the first failing cause winning; None means it is eligible."""
 
 _TEXTS = np.array(REASONS, object)
-_BITS = (1 << np.arange(8)).astype(np.uint8)
-_UNPACKED_BYTES = 2048
-"""Up to this length a whole bitmap is unpacked sooner than some of its bits are picked."""
+_KEPT_ROWS = 16_384
+"""In a catalog of up to so many rows answers are kept; in larger ones few would be asked for again
+before there is no room for them."""
+_KEPT_BYTES = 4_000_000
 _OF_CAMPAIGN, _OF_ADVERTISER = 3, 5
-_NOT_STARTED, _ENDED, _TARGETING, _EXCLUDED = range(8, 12)
+_NOT_STARTED, _ENDED, _SCHEDULE, _TARGETING, _EXCLUDED = range(8, 13)
 
 
 @dataclass(slots=True)
 class _Open:
     """The rows open for serving, packed, true for the times start ≤ now < end in ms.
 
-    `causes`: uint8 [n], why each row is not; of an open one, why a user may not see it, which only
-    targeting can decide. None until somebody asks.
+    `asked_ms`: the time in between that it was made for. `causes`: uint8 [n], why each row is not;
+    of an open one, why a user may not see it, which only targeting can decide. None until somebody
+    asks. `answers`: for users who meet the same rules (see `Targets.key`) the eligible rows,
+    packed, and the reason's code of every row.
     """
 
     start_ms: int
     end_ms: int
+    asked_ms: int
     rows: Bytes
     causes: Bytes | None = None
+    answers: dict[tuple[int, ...], tuple[Bytes, Bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,8 @@ class Eligibility:
     """What decides about n rows before any model does; immutable.
 
     `state`, `campaign_state`, `advertiser_state`: uint8 [n], codes; `starts`, `ends`: int64 [n],
-    ms since 1970, end exclusive; `targets`: the compiled targeting of the same rows.
+    ms since 1970, end exclusive; `targets`: the compiled targeting of the same rows;
+    `schedule_marks`: int64 [n], which of `schedules` is the row's, 0 for none.
     """
 
     state: Bytes
@@ -70,7 +79,14 @@ class Eligibility:
     starts: Int64s
     ends: Int64s
     targets: Targets
+    schedule_marks: Int64s | None = None
+    schedules: Mapping[int, Schedule] = field(default_factory=dict)
     _open: list[_Open] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def warm_as(self, other: Eligibility) -> None:
+        """Make ready what the other was asked for: a request would wait for it for milliseconds."""
+        if other._open:
+            self._open_at(other._open[0].asked_ms)
 
     def mask(
         self, user: Mapping[str, FeatureValue], now_ms: int, excluded: Collection[int] = ()
@@ -79,11 +95,24 @@ class Eligibility:
 
         `user`: values by name without prefix; `excluded`: rows that may not serve.
         """
-        allowed = self.targets.allowed(user)
-        open_rows = self._open_at(now_ms).rows
-        mask = open_rows.copy() if allowed is None else np.bitwise_and(open_rows, allowed)
+        if len(self.state) <= _KEPT_ROWS:
+            mask = self._kept(user, now_ms)[0].copy()
+        else:
+            mask = self._eligible(user, now_ms)
         without(mask, excluded)
         return mask
+
+    def reasons_of(
+        self, user: Mapping[str, FeatureValue], rows: Int64s, now_ms: int
+    ) -> list[str | None]:
+        """Why each of some rows (int64 [m]) may not serve this user now; None where it may."""
+        if len(self.state) > _KEPT_ROWS:
+            return self.reasons(rows, self._eligible(user, now_ms), now_ms)
+        codes = self._kept(user, now_ms)[1].take(rows)
+        if not codes.any():
+            return [None] * len(rows)
+        texts: list[str | None] = _TEXTS.take(codes).tolist()
+        return texts
 
     def reasons(
         self, rows: Int64s, mask: Bytes, now_ms: int, excluded: Collection[int] = ()
@@ -117,6 +146,25 @@ class Eligibility:
         mask = self.mask(user, now_ms, excluded)
         return self.reasons(np.array([row]), mask, now_ms, excluded)[0]
 
+    def _eligible(self, user: Mapping[str, FeatureValue], now_ms: int) -> Bytes:
+        allowed = self.targets.allowed(user)
+        open_rows = self._open_at(now_ms).rows
+        return open_rows.copy() if allowed is None else np.bitwise_and(open_rows, allowed)
+
+    def _kept(self, user: Mapping[str, FeatureValue], now_ms: int) -> tuple[Bytes, Bytes]:
+        """The eligible rows, packed, and the reason's code of every row; neither may be changed."""
+        answers = self._open_at(now_ms).answers
+        key = self.targets.key(user)
+        found = answers.get(key)
+        if found is None:
+            mask = self._eligible(user, now_ms)
+            eligible = unpacked(mask)[: len(self.state)]
+            found = (mask, np.where(eligible, np.uint8(0), self._causes(now_ms)))
+            if len(answers) * len(self.state) > _KEPT_BYTES:
+                answers.clear()
+            answers[key] = found
+        return found
+
     def _causes(self, now_ms: int) -> Bytes:
         """The first failing cause of every row at this time: uint8 [n]."""
         known = self._open_at(now_ms)
@@ -127,6 +175,8 @@ class Eligibility:
     def _found_causes(self, now_ms: int) -> Bytes:
         """The last rule here comes first."""
         code = np.full(len(self.state), _TARGETING, np.uint8)
+        if self.schedules and self.schedule_marks is not None:
+            code[shut(self.schedule_marks, self.schedules, now_ms).rows] = _SCHEDULE
         code[self.ends <= now_ms] = _ENDED
         code[self.starts > now_ms] = _NOT_STARTED
         for states, first in (
@@ -138,7 +188,8 @@ class Eligibility:
         return code
 
     def _open_at(self, now_ms: int) -> _Open:
-        """Rows active at every level whose flight runs; kept until a flight starts or ends."""
+        """Rows active at every level whose flight runs; kept until a flight starts or ends,
+        or a schedule opens or shuts."""
         known = self._open[0] if self._open else None
         if known is None or not known.start_ms <= now_ms < known.end_ms:
             known = self._opened(now_ms)
@@ -148,21 +199,14 @@ class Eligibility:
     def _opened(self, now_ms: int) -> _Open:
         running = (self.starts <= now_ms) & (now_ms < self.ends)
         active = (self.state | self.campaign_state | self.advertiser_state) == ACTIVE
+        spell = None
+        if self.schedules and self.schedule_marks is not None:
+            spell = shut(self.schedule_marks, self.schedules, now_ms)
+            running &= ~spell.rows
         edges = np.concatenate((self.starts, self.ends))
         before, after = edges[edges <= now_ms], edges[edges > now_ms]
         start_ms = int(before.max(initial=ALWAYS_MS))
-        return _Open(start_ms, int(after.min(initial=NEVER_MS)), packed(running & active))
-
-
-def without(mask: Bytes, rows: Collection[int]) -> None:
-    """Take some rows out of a bitmap, in place."""
-    for row in rows:
-        mask[row >> 3] &= 255 ^ (1 << (row & 7))
-
-
-def among(mask: Bytes, rows: Int64s) -> Bools:
-    """Which of some rows (int64 [m]) the bitmap holds: bool [m]."""
-    if len(mask) <= _UNPACKED_BYTES:
-        return np.unpackbits(mask, bitorder="little").view(np.bool_).take(rows)
-    found: Bools = (mask.take(rows >> 3) & _BITS.take(rows & 7)) != 0
-    return found
+        end_ms = int(after.min(initial=NEVER_MS))
+        if spell is not None:
+            start_ms, end_ms = max(start_ms, spell.start_ms), min(end_ms, spell.end_ms)
+        return _Open(start_ms, end_ms, now_ms, packed(running & active))

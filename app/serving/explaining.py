@@ -9,8 +9,9 @@ import msgspec
 import numpy as np
 
 from app.serving.auction import expected_cpm, most_of_one
+from app.serving.bitmaps import among
 from app.serving.bundle import Bundle
-from app.serving.eligibility import STATE_CODES, among
+from app.serving.eligibility import STATE_CODES
 from app.serving.page import Ask, Contest, Filled, contest, fill
 from app.serving.pipeline import DecisionQuery, placed_values
 from app.serving.retrieval import UserSide

@@ -31,10 +31,10 @@ from app.serving.targeting import Place, Targets
 from models.errors import SnapshotCorrupt
 from models.features import Encoder
 from models.snapshot import Manifest, verify
-from models.types import CatalogChanges, Placement
+from models.types import CatalogChanges, Placement, Schedule
 
 FILE = "catalog.image"
-FORMAT = 1
+FORMAT = 2
 _HEAD = struct.Struct("<8sQ")
 _MAGIC = b"adscent\x01"
 _ALIGNED = 64
@@ -74,6 +74,7 @@ class _Contents(msgspec.Struct, frozen=True):
     campaign_states: dict[int, int]
     advertiser_states: dict[int, int]
     placements: list[Placement]
+    schedules: dict[int, Schedule]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class Image:
             campaign_states=_inactive(self.columns.campaign_states),
             advertiser_states=_inactive(self.columns.advertiser_states),
             placements=list(self.placements),
+            schedules=dict(self.columns.schedules),
         )
         _write(folder / FILE, msgspec.json.encode(contents), arrays, contents.arrays)
 
@@ -209,6 +211,7 @@ def _columns(contents: _Contents, arrays: Mapping[str, _AnyArray]) -> Columns:
         targets=Targets.of_rules(contents.rows, rules),
         campaign_states=contents.campaign_states,
         advertiser_states=contents.advertiser_states,
+        schedules=contents.schedules,
     )
 
 

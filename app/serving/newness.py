@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from app.serving.ad_features import own_keys
 from app.serving.columns import Columns
 from app.serving.eligibility import UNKNOWN
-from app.serving.items import Items
 from models.exploration import is_new
 from models.features import Schema
 from models.offset import Model
@@ -29,20 +29,3 @@ def new_rows(columns: Columns, rows: Int64s, model: Model, schema: Schema) -> Bo
     some = np.flatnonzero(found)
     found[some] = is_new(model, own_keys(columns.encoded, rows[some], len(names), own), own)
     return found
-
-
-def own_keys(encoded: Items, rows: Int64s, features: int, own: int) -> Int64s:
-    """The hash of the first value of feature `own` in each of some rows: int64 [m].
-
-    An item has a count byte for each of so many features, then the hashes (see `Columns`).
-    """
-    data = encoded.base
-    if encoded.recent:
-        data = np.concatenate((data, np.frombuffer(encoded.recent, np.uint8)))
-    starts = encoded.starts[rows]
-    before = np.zeros(len(rows), np.int64)
-    for feature in range(own):
-        before += data[starts + feature]
-    at = starts + features + 8 * before
-    keys: Int64s = data[at[:, None] + np.arange(8)].view("<i8")[:, 0]
-    return keys

@@ -9,7 +9,8 @@ from uuid import UUID
 import numpy as np
 
 from app.serving.auction import Candidates, auction, candidates_needed, most_of_one
-from app.serving.eligibility import REASONS, UNKNOWN, among, without
+from app.serving.bitmaps import among, without
+from app.serving.eligibility import REASONS, UNKNOWN
 from app.serving.live import LiveCatalog
 from app.serving.retrieval import Retrieved, UserSide, retrieve
 from app.serving.trial import Exploration, is_trial, tried
@@ -104,13 +105,13 @@ def fill(
     exploration: Exploration | None = None,
 ) -> Page:
     """Choose and price the ads of one page."""
-    found = _best(live, user, ask, who)
+    found = best(live, user, ask, who)
     columns = live.columns
     candidates = Candidates(
-        columns.ad_ids[found.rows],
-        columns.advertiser_ids[found.rows],
-        columns.bid_micros[found.rows],
-        columns.per_click[found.rows],
+        columns.ad_ids.take(found.rows),
+        columns.advertiser_ids.take(found.rows),
+        columns.bid_micros.take(found.rows),
+        columns.per_click.take(found.rows),
         found.pctr,
     )
     placed = auction(
@@ -119,8 +120,9 @@ def fill(
         floor_micros=who.floor_micros,
         per_advertiser=most_of_one(ask.slots, ask.per_advertiser),
     )
+    rows, pctr = found.rows.tolist(), found.pctr.tolist()
     slots = [
-        Filled(int(found.rows[at]), float(found.pctr[at]), won.ecpm_micros, won.price_micros)
+        Filled(rows[at], pctr[at], won.ecpm_micros, won.price_micros)
         for won in placed
         for at in (won.candidate,)
     ]
@@ -143,7 +145,7 @@ def no_fill(
     return {str(name): count for name, count in named.items() if count}
 
 
-def _best(live: LiveCatalog, user: UserSide, ask: Ask, who: Contest) -> Retrieved:
+def best(live: LiveCatalog, user: UserSide, ask: Ask, who: Contest) -> Retrieved:
     """The best ads under the advertisers' limit, as many as winners and prices depend on."""
     needed, limit = (of(ask.slots, ask.per_advertiser) for of in (candidates_needed, most_of_one))
     return retrieve(live.searchable, who.competing, user, needed, who.floor_micros, limit)

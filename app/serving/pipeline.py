@@ -13,8 +13,8 @@ from app.serving.targeting import value_texts
 from app.serving.tokens import MAX_PLACEMENT, TokenContent, Tokens
 from app.serving.trial import Exploration
 from models.errors import FeatureValueInvalid
-from models.features import pack
-from models.types import Encoded, FeatureValue, Int64s
+from models.features import Packing
+from models.types import FeatureValue, Int64s
 
 _User = Mapping[str, FeatureValue]
 
@@ -88,7 +88,8 @@ def decide(
     ask = Ask(query.slots, query.placement, query.floor_micros, query.per_advertiser)
     who = contest(live, values, now_ms, ask, excluded)
     page = fill(live, user, ask, who, decision_id, exploration)
-    sealing = _Sealing(bundle, query, now_ms, decision_id, encoded)
+    packing = Packing.of(encoded, len(bundle.schema.ad))
+    sealing = _Sealing(bundle, query, now_ms, decision_id, packing)
     ads = [_decided(sealing, tokens, slot, filled) for slot, filled in enumerate(page.slots)]
     reasons = {} if ads else no_fill(live, who, now_ms, excluded)
     return Decision(decision_id, bundle.snapshot_id, live.version, page.certified, ads, reasons)
@@ -101,7 +102,7 @@ class _Sealing(msgspec.Struct, frozen=True):
     query: DecisionQuery
     now_ms: int
     decision_id: UUID
-    user: Encoded
+    user: Packing
 
 
 def placed_values(bundle: Bundle, query: DecisionQuery) -> _User:
@@ -136,7 +137,6 @@ def _rows_there(rows: Int64s) -> list[int]:
 def _decided(sealing: _Sealing, tokens: Tokens, slot: int, filled: Filled) -> DecidedAd:
     columns, row = sealing.bundle.live.columns, filled.row
     ad_id = int(columns.ad_ids[row])
-    ad = columns.features(row, len(sealing.bundle.schema.ad))
     content = TokenContent(
         decision_id=sealing.decision_id,
         decided_ms=sealing.now_ms,
@@ -148,7 +148,7 @@ def _decided(sealing: _Sealing, tokens: Tokens, slot: int, filled: Filled) -> De
         propensity=filled.propensity,
         placement=sealing.query.placement,
         explored=filled.explored,
-        features=pack(sealing.user, ad),
+        features=sealing.user.beside(columns.encoded[row]),
     )
     return DecidedAd(
         slot,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.serving.auction import ranked
-from models.types import Bools, Float64s, Int64s
+from models.types import Float64s, Int64s
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,11 @@ class Wanted:
     count: int
     floor_micros: int = 0
     per_advertiser: int | None = None
+
+    @property
+    def listed(self) -> int:
+        """So many of an order mostly hold all that are wanted, those that the limit bars beside."""
+        return 4 * self.count + 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,16 @@ class Pool:
 
     def best(self, wanted: Wanted) -> Int64s:
         """Indices of the best, best first, equal ones by rising id."""
+        n, size = len(self.ecpm), wanted.listed
+        while size < n:
+            # The first places of the whole order, in order: all values from some value on.
+            least = np.partition(self.ecpm, n - size)[n - size]
+            first = (self.ecpm >= least).nonzero()[0]
+            order = first[ranked(self.ecpm[first], self.ad_ids[first])]
+            kept = self._allowed(order, wanted)
+            if len(kept) == wanted.count:
+                return kept
+            size *= 8
         return self._allowed(ranked(self.ecpm, self.ad_ids), wanted)
 
     def needed(self, wanted: Wanted) -> float:
@@ -68,24 +83,27 @@ class Pool:
 
     def _allowed(self, order: Int64s, wanted: Wanted) -> Int64s:
         """The first `count` of an order, the best first, that the limit allows."""
-        if wanted.per_advertiser is None:
+        limit = wanted.per_advertiser
+        if limit is None:
             return order[: wanted.count]
-        size = 4 * wanted.count + 16  # mostly enough, and soon sorted
+        size = wanted.listed  # mostly enough; lists of a whole catalog would take long to make
         while True:
-            some = order[:size]
-            kept = some[within_limit(self.advertisers[some], wanted.per_advertiser)]
-            if len(kept) >= wanted.count or size >= len(order):
-                return kept[: wanted.count]
+            kept = within_limit(self.advertisers[order[:size]].tolist(), limit, wanted.count)
+            if len(kept) == wanted.count or size >= len(order):
+                return order[kept]
             size *= 8
 
 
-def within_limit(advertisers: Int64s, per_advertiser: int) -> Bools:
-    """Which of n ads, the best first, have fewer than so many of their advertiser before them."""
-    order = np.argsort(advertisers, kind="stable")
-    grouped = advertisers[order]
-    is_first = np.concatenate(([True], grouped[1:] != grouped[:-1]))[: len(grouped)]
-    places = np.arange(len(grouped))
-    starts = np.maximum.accumulate(np.where(is_first, places, 0))
-    kept = np.empty(len(grouped), np.bool_)
-    kept[order] = places - starts < per_advertiser
+def within_limit(advertisers: list[int], per_advertiser: int, count: int) -> list[int]:
+    """The places of the first `count` of n ads, the best first, of whose advertiser fewer than
+    `per_advertiser` stand before them."""
+    seen: dict[int, int] = {}
+    kept: list[int] = []
+    for place, owner in enumerate(advertisers):
+        before = seen.get(owner, 0)
+        if before < per_advertiser:
+            seen[owner] = before + 1
+            kept.append(place)
+            if len(kept) == count:
+                break
     return kept

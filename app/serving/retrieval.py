@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.serving.auction import expected_cpm
-from app.serving.eligibility import among
+from app.serving.bitmaps import among, rows_of, size_of, unpacked
 from app.serving.pool import Pool, Wanted, within_limit
 from models.bounds import Asked
 from models.index import AdIndex, Reach
@@ -162,9 +162,9 @@ def retrieve(
     wanted = Wanted(count, floor_micros, per_advertiser)
     others = _unbounded(searchable, eligible, wanted)
     mask = eligible[: len(searchable.bounded)] & searchable.bounded
-    left = int(np.bitwise_count(mask).sum())
+    left = size_of(mask)
     if left <= max(_SCORE_ALL, 2 * count):
-        pool = scored(searchable, np.concatenate((_set_bits(mask), others)), user)
+        pool = scored(searchable, np.concatenate((rows_of(mask), others)), user)
         return _answer(pool, wanted, 0)
     return _Search(searchable, mask, left, others, user, wanted).run()
 
@@ -307,7 +307,8 @@ def _first_eligible(searchable: Searchable, eligible: Bytes, wanted: Wanted) -> 
         block = rows[start : start + size]
         found = np.concatenate((found, block[among(eligible, block)]))
         if wanted.per_advertiser is not None and owners is not None:
-            found = found[within_limit(owners[found], wanted.per_advertiser)]
+            listed = owners[found].tolist()
+            found = found[within_limit(listed, wanted.per_advertiser, wanted.count)]
         start, size = start + size, 4 * size
     return found[: wanted.count]
 
@@ -316,21 +317,12 @@ def _looked_up(mask: Bytes, rows: Int64s) -> Bools:
     """`among` for many rows: a byte for each row of the bitmap is quicker to look up."""
     if 32 * len(rows) < 8 * len(mask):
         return among(mask, rows)
-    return np.unpackbits(mask, bitorder="little").view(np.bool_)[rows]
-
-
-def _set_bits(mask: Bytes) -> Int64s:
-    """The rows of a packed bitmap, looking only into bytes that have any."""
-    bytes_ = np.nonzero(mask)[0]
-    bits = np.unpackbits(mask[bytes_, None], axis=1, bitorder="little")
-    at, bit = np.nonzero(bits)
-    rows: Int64s = bytes_[at] * 8 + bit
-    return rows
+    return unpacked(mask)[rows]
 
 
 def _answer(pool: Pool, wanted: Wanted, bounded: int) -> Retrieved:
     best = pool.best(wanted)
-    certified = not math.isnan(pool.needed(wanted))
+    certified = not np.isnan(pool.ecpm).any()
     return Retrieved(pool.rows[best], pool.pctr[best], certified, len(pool.rows), bounded)
 
 

@@ -160,6 +160,13 @@ class Met:
                 found = met if found is None else found | met
         return found
 
+    def number_of(self, text: str) -> int:
+        """A number that is the same for values that meet the same rules."""
+        term = self.rules.terms.get(text, -1)
+        if not self._bounds:
+            return term
+        return term * (2 * len(self._bounds) + 2) + self._interval(text)
+
     def moved(self, size: int, new_rows: Int64s) -> Met:
         """The same with rows moved (see `Rules.moved`), and as warm as this one."""
         return self.warm(Met(size, self.rules.moved(new_rows)))

@@ -149,8 +149,7 @@ def _figures(bundle: Bundle, user: _User, candidates: _Candidates, now_ms: int) 
         nothing = np.zeros(len(candidates.ad_ids))
         return _Figures(nothing, nothing, [None] * len(nothing))
     pctr = sigmoid(live.searchable.scores(rows, side))
-    mask = live.eligibility.mask(user, now_ms)
-    reasons = live.eligibility.reasons(rows, mask, now_ms)
+    reasons = live.eligibility.reasons_of(user, rows, now_ms)
     return _Figures(pctr, expected_cpm(pctr, candidates.bids, candidates.per_click), reasons)
 
 

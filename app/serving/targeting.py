@@ -54,6 +54,11 @@ def _kept_texts(name: str, value: str | int) -> tuple[str, ...]:
     return _made_texts(name, value)
 
 
+def forget_texts() -> None:
+    """Drop the texts of recent values: one of them may be erased."""
+    _kept_texts.cache_clear()
+
+
 def _made_texts(name: str, value: FeatureValue) -> tuple[str, ...]:
     text = canonical(_as_text(name), value)
     return (text,) if text else ()
@@ -130,6 +135,16 @@ class Targets:
         self._recent.add_allowed(user, result)
         return result
 
+    def key(self, user: Mapping[str, FeatureValue]) -> tuple[int, ...]:
+        """What decides who is allowed: equal for users whom `allowed` gives the same rows.
+
+        Raises `FeatureValueInvalid`.
+        """
+        found = self._base.key(user)
+        if len(self._recent.rows):
+            found += self._recent.layer.key(user)
+        return tuple(found)
+
     def _merged(self) -> Targets:
         """The same with all rows in the first layer."""
         rows = self._recent.rows
@@ -180,6 +195,16 @@ class _Layer:
         for place, met in other.mets.items():
             if place in self.mets:
                 met.warm(self.mets[place])
+
+    def key(self, user: Mapping[str, FeatureValue]) -> list[int]:
+        """See `Targets.key`. For each feature how many values, then what each is to the rules."""
+        found: list[int] = []
+        for name, mets in self._by_feature.items():
+            texts = value_texts(name, user.get(name))
+            found.append(len(texts))
+            for text in texts:
+                found += [met.number_of(text) for _, met in mets]
+        return found
 
     def allowed(self, user: Mapping[str, FeatureValue]) -> Bytes | None:
         """See `Targets.allowed`."""

@@ -14,15 +14,18 @@ from uuid import UUID
 import numpy as np
 
 from app.serving.auction import Candidates, Placed
+from app.serving.bitmaps import rows_at, rows_of, size_of, without
 from app.serving.columns import Columns
 from app.serving.live import LiveCatalog
 from app.serving.retrieval import UserSide
 from models.exploration import RULE, Unsure, chance, pick
 from models.offset import sigmoid
-from models.types import Bytes, Float64s, Int64s
+from models.types import Bools, Bytes, Float64s, Int64s
 
 _MOST_CANDIDATES = 256
 """Of more new ads that may serve, so many are drawn by lot."""
+_MOST_LISTED = 4096
+"""Of more than so many new ads lots are drawn before anybody looks at who may have the slot."""
 
 
 @dataclass(slots=True)
@@ -89,10 +92,9 @@ def tried(
 
     The advertisers' limit holds for it as for any other ad.
     """
-    rows = _candidates(live, competing, above, exploration, per_advertiser)
-    if len(rows) == 0:
+    drawn, share = _drawn(live, competing, above, exploration, per_advertiser, decision_id)
+    if len(drawn) == 0:
         return None
-    drawn = _by_lot(rows, decision_id)
     scores = live.searchable.scores(drawn, user)
     candidates = _of_rows(live.columns, drawn, sigmoid(scores))
     ecpm = candidates.ecpm()
@@ -108,36 +110,51 @@ def tried(
     best, probability = pick(RULE, decision_id.bytes, unsure)
     at = int(able[best])
     won = candidates.placed(at, float(ecpm[at]), float(floor_micros))
-    share = len(drawn) / len(rows)
     return Tried(int(drawn[at]), float(candidates.pctr[at]), won, probability * share)
 
 
-def _candidates(
+def _drawn(
     live: LiveCatalog,
     competing: Bytes,
     above: Int64s,
     exploration: Exploration,
     per_advertiser: int,
-) -> Int64s:
-    """The rows of new ads that may have the slot: int64 [m]."""
-    columns = live.columns
-    mask = np.unpackbits(competing & live.new, count=len(columns), bitorder="little")
-    mask[above] = 0
-    rows = np.flatnonzero(mask)
+    decision_id: UUID,
+) -> tuple[Int64s, float]:
+    """The rows of new ads that take part, int64 [m], and how probable it was that each would.
+
+    Among very many the lots come first: whose advertiser has its share of the page already is then
+    looked up for those drawn alone, and they drop out.
+    """
+    new = competing & live.new
+    without(new, above.tolist())
+    count = size_of(new)
+    if count > _MOST_LISTED:
+        rows, share = rows_at(new, _lots(count, decision_id)), _MOST_CANDIDATES / count
+        return rows[_may(live.columns, rows, above, exploration, per_advertiser)], share
+    rows = rows_of(new)
+    rows = rows[_may(live.columns, rows, above, exploration, per_advertiser)]
+    if len(rows) <= _MOST_CANDIDATES:
+        return rows, 1.0
+    return rows[_lots(len(rows), decision_id)], _MOST_CANDIDATES / len(rows)
+
+
+def _may(
+    columns: Columns, rows: Int64s, above: Int64s, exploration: Exploration, per_advertiser: int
+) -> Bools:
+    """Which of some rows neither their advertiser's share of the page nor the budget bars."""
     owners, counts = np.unique(columns.advertiser_ids[above], return_counts=True)
     free = ~np.isin(columns.advertiser_ids[rows], owners[counts >= per_advertiser])
-    spent = [ad_id for ad_id, count in exploration.tried.items() if count >= exploration.most]
+    spent = [ad_id for ad_id, tries in exploration.tried.items() if tries >= exploration.most]
     if spent:
         free &= ~np.isin(columns.ad_ids[rows], spent)
-    found: Int64s = rows[free]
-    return found
+    return free
 
 
-def _by_lot(rows: Int64s, decision_id: UUID) -> Int64s:
-    if len(rows) <= _MOST_CANDIDATES:
-        return rows
+def _lots(count: int, decision_id: UUID) -> Int64s:
+    """So many places of `count`, drawn evenly, ascending: int64 [256]."""
     random = np.random.default_rng(decision_id.int)
-    return np.sort(random.choice(rows, _MOST_CANDIDATES, replace=False))
+    return np.sort(random.choice(count, _MOST_CANDIDATES, replace=False, shuffle=False))
 
 
 def _of_rows(columns: Columns, rows: Int64s, pctr: Float64s) -> Candidates:

@@ -69,7 +69,11 @@ async def write_all(
 
 
 async def list_audit(
-    database: Database, limit: int, after: int | None = None, subject: str | None = None
+    database: Database,
+    limit: int,
+    after: int | None = None,
+    subject: str | None = None,
+    actor: str | None = None,
 ) -> list[AuditRow]:
     """The newest changes first; `after` is the id of the last row of the page before."""
     query = audit.select().order_by(audit.c.id.desc()).limit(limit)
@@ -77,6 +81,8 @@ async def list_audit(
         query = query.where(audit.c.id < after)
     if subject is not None:
         query = query.where(audit.c.subject == subject)
+    if actor is not None:
+        query = query.where(audit.c.actor == actor)
     async with database.begin() as connection:
         rows = (await connection.execute(query)).all()
     return [

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage import audit
+from app.storage.ad_changes import AdChange, Changed, change_ads
 from app.storage.catalog_rows import (
     ADS,
     NAMES,
@@ -31,6 +32,7 @@ from app.storage.catalog_versions import bump, newest
 from app.storage.engine import Database
 from app.storage.errors import Conflict, NotFound
 from app.storage.placements import placements_since
+from app.storage.recent_changes import recent_changes
 from app.storage.tables import ads, advertisers, campaigns
 from models.types import Ad, Advertiser, Campaign, CatalogChanges, State
 
@@ -68,8 +70,15 @@ class Catalog:
         self, ad_id: int, actor: str, state: State | None = None, bid_micros: int | None = None
     ) -> Ad:
         """Change the state or the bid of an ad. Raises `Conflict` for a retired one."""
-        await self._patch(ads, ad_id, actor, {"state": state, "bid_micros": bid_micros})
-        return await self.get_ad(ad_id)
+        change = AdChange(ad_id, state, bid_micros)
+        done = await change_ads(self._database, [change], actor)
+        for fault in done.refused.values():
+            raise fault
+        return done.ads[0]
+
+    async def patch_ads(self, changes: Sequence[AdChange], actor: str) -> Changed:
+        """Change states and bids of many ads as one version; what cannot be is refused by item."""
+        return await change_ads(self._database, changes, actor)
 
     async def patch_campaign(
         self, campaign_id: int, actor: str, state: State | None = None, name: str | None = None
@@ -169,6 +178,9 @@ class Catalog:
 
     async def changes_since(self, version: int) -> CatalogChanges:
         """Everything that changed after `version`, all of one moment; 0 gives the whole catalog."""
+        recent = await recent_changes(self._database, version) if version else None
+        if recent is not None:
+            return recent
         async with self._database.read() as connection:
             last = await newest(connection)
             if last <= version:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from app.storage.engine import at, maybe, ms_of
 from app.storage.tables import ads, advertisers, campaigns
 from models.targeting import parse_targeting, render_targeting
-from models.types import Ad, Advertiser, Campaign
+from models.types import Ad, Advertiser, Campaign, Schedule
 
 ADS = sa.select(ads, campaigns.c.advertiser_id).join_from(
     ads, campaigns, ads.c.campaign_id == campaigns.c.id
 )
 """Ads with the advertiser of their campaign."""
+_JSON = tuple(column.name for column in ads.c if isinstance(column.type, JSONB))
 
 
 def advertiser_row(advertiser: Advertiser) -> dict[str, Any]:
@@ -45,6 +49,7 @@ def ad_row(ad: Ad) -> dict[str, Any]:
         "flight_start": maybe(at, ad.flight_start_ms),
         "flight_end": maybe(at, ad.flight_end_ms),
         "creative": dict(ad.creative),
+        "schedule": None if ad.schedule is None else msgspec.to_builtins(ad.schedule),
     }
 
 
@@ -74,7 +79,17 @@ def ad_of(row: Any) -> Ad:
         creative=row.creative,
         version=row.version,
         features_version=row.features_version,
+        schedule=None if row.schedule is None else msgspec.convert(row.schedule, Schedule),
     )
+
+
+def decoded(row: Any) -> SimpleNamespace:
+    """A row of `ads` as the driver itself gives it, its JSON decoded."""
+    fields = dict(row.items())
+    for name in _JSON:
+        if fields[name] is not None:
+            fields[name] = msgspec.json.decode(fields[name])
+    return SimpleNamespace(**fields)
 
 
 def readable(row: dict[str, Any]) -> dict[str, Any]:

@@ -18,13 +18,15 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage import audit, binary_rows
+from app.storage import audit, binary_rows, counting
 from app.storage.binary_rows import EPOCH_2000_MS, Impressions, Keys, clicked
 from app.storage.engine import Database
 from app.storage.errors import ClusterChanged, CursorMoved
 from app.storage.tables import training_cursor
 from models.types import Blobs, Float32s, Int64s
 
+MOST_EVENTS = 1_000_000
+"""Impressions of one chunk: to read and unpack them takes some 600 MB."""
 _READ_S = 600.0
 _FEW = 20_000
 """So many impressions look their clicks up each by itself: their times may span a long while."""
@@ -106,14 +108,18 @@ SELECT impressions_xid, clicks_xid, fence, training_cursor.system_identifier AS 
 FROM training_cursor
 """
 
-# The first transaction that does not fit any more; the first of all always fits.
+# The first transaction that does not fit any more; the first of all always fits. The index has them
+# in order, so this takes as long as the chunk is large, however many wait behind it.
 _CUT = """
-SELECT xid FROM (
-    SELECT xid, sum(count(*)) OVER (ORDER BY xid) AS running, row_number() OVER (ORDER BY xid) AS n
-    FROM events WHERE type = 'impression' AND quarantined_by IS NULL AND xid >= $1 AND xid < $2
-    GROUP BY xid
-) AS counted
-WHERE running > $3 AND n > 1 ORDER BY xid LIMIT 1
+WITH waiting AS (
+    SELECT xid FROM events
+    WHERE type = 'impression' AND quarantined_by IS NULL AND xid >= $1 AND xid < $2
+),
+beyond AS (SELECT xid FROM waiting ORDER BY xid OFFSET $3 LIMIT 1)
+SELECT CASE
+    WHEN beyond.xid > (SELECT xid FROM waiting ORDER BY xid LIMIT 1) THEN beyond.xid
+    ELSE (SELECT xid FROM waiting WHERE waiting.xid > beyond.xid ORDER BY xid LIMIT 1)
+END AS cut FROM beyond
 """
 
 _IMPRESSIONS = """
@@ -159,17 +165,20 @@ async def read_cursor(database: Database) -> Cursor:
         return _cursor(await connection.fetchrow(_BOUNDS, 0.0))
 
 
-async def read_chunk(database: Database, window_s: float, max_events: int = 2_000_000) -> Chunk:
+async def read_chunk(
+    database: Database, window_s: float, max_events: int = MOST_EVENTS, *, is_behind: bool = False
+) -> Chunk:
     """The next chunk; empty when no impression's attribution window is over.
 
     `window_s`: the attribution window in seconds. A chunk has `max_events` impressions at
-    most, unless one transaction alone has more. Raises `ClusterChanged`.
+    most, unless one transaction alone has more. `is_behind`: that many are expected, since the
+    chunk before was cut: they are not read once in vain then. Raises `ClusterChanged`.
     """
     async with (
         database.session(command_timeout=_READ_S) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
-        return await _read(connection, window_s, max_events)
+        return await _read(connection, window_s, max_events, is_behind)
 
 
 async def oldest_transaction_s(database: Database) -> float:
@@ -216,41 +225,49 @@ UPDATE training_cursor SET impressions_xid = :impressions, clicks_xid = :clicks,
 
 
 async def rebase(database: Database, actor: str) -> Cursor:
-    """After a restore into another cluster: give the events ids of this cluster.
+    """After a restore into another cluster: give the events ids that mean something here.
 
-    What had been accounted for stays so; everything else will be read again in the next chunks.
+    What had been accounted for stays so; everything else will be read again in the next chunks,
+    and counted in the statistics. Events that were stored since the restore are told by their time.
     Rewrites every event, so it takes its time. Nothing changes when the cluster is the same one.
+    Raises `DatabaseUnavailable`, with nothing changed, when events are set aside meanwhile.
     """
     async with database.begin() as connection:
+        await connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         row = (await connection.execute(_LOCKED)).one()
         if row.recorded != row.present:
+            await counting.rebase(connection)
             for statement in _REBASE:
                 await connection.execute(sa.text(statement))
-            await audit.write(connection, actor, "rebase", "training_cursor")
+            before, after = ({"cluster": str(one)} for one in (row.recorded, row.present))
+            await audit.write(connection, actor, "rebase", "training_cursor", before, after)
     return await read_cursor(database)
 
 
-# Ordinary transaction ids start at 3. The first statement still compares with the old cursor.
+# Ordinary transaction ids start at 3. The first statement still compares with the old cursor, which
+# knows nothing of events that came after it had moved for the last time in the cluster of before.
 _REBASE = (
     """
-    UPDATE events SET xid = CASE WHEN type = 'impression' AND events.xid < impressions_xid
-        OR type <> 'impression' AND events.xid < clicks_xid
-        THEN '0'::xid8 ELSE pg_current_xact_id() END
+    UPDATE events SET xid = CASE WHEN received_at <= moved_at
+            AND (type = 'impression' AND events.xid < impressions_xid
+                OR type <> 'impression' AND events.xid < clicks_xid)
+        THEN '0'::xid8 ELSE '1'::xid8 END
     FROM training_cursor
     """,
     "DELETE FROM horizons",
     """
     UPDATE training_cursor SET impressions_xid = '1', clicks_xid = '1', fence = fence + 1,
-        system_identifier = (SELECT system_identifier FROM pg_control_system())
+        moved_at = now(), system_identifier = (SELECT system_identifier FROM pg_control_system())
     """,
 )
 
 
-async def _read(connection: Any, window_s: float, max_events: int) -> Chunk:
+async def _read(connection: Any, window_s: float, max_events: int, is_behind: bool) -> Chunk:
     row = await connection.fetchrow(_BOUNDS, window_s)
     start = _cursor(row)
     upper = max(row["horizon"] or 0, start.impressions)
-    data, upper, is_cut = await _copy_shown(connection, start.impressions, upper, max_events)
+    bounds = (start.impressions, upper)
+    data, upper, is_cut = await _copy_shown(connection, *bounds, max_events, is_behind)
     end = Cursor(upper, max(row["lowest_running"], start.clicks), start.fence + 1)
     # The server is busy with one while a thread of ours is with the other.
     shown, (late, _) = await asyncio.gather(
@@ -271,19 +288,20 @@ async def _read(connection: Any, window_s: float, max_events: int) -> Chunk:
 
 
 async def _copy_shown(
-    connection: Any, start: int, upper: int, max_events: int
+    connection: Any, start: int, upper: int, max_events: int, is_behind: bool
 ) -> tuple[bytearray, int, bool]:
     """The impressions below `upper`, or if there are too many below a cut; where, and whether so.
 
     Counting them first would take a third of the time of reading them.
     """
-    data, count = await _copy(connection, _IMPRESSIONS, start, upper, max_events + 1)
-    if count <= max_events:
-        return data, upper, False
-    data.clear()
-    upper = await connection.fetchval(_CUT, start, upper, max_events) or upper
-    data, _ = await _copy(connection, _IMPRESSIONS, start, upper, None)
-    return data, upper, True
+    if not is_behind:
+        data, count = await _copy(connection, _IMPRESSIONS, start, upper, max_events + 1)
+        if count <= max_events:
+            return data, upper, False
+        data.clear()
+    cut = await connection.fetchval(_CUT, start, upper, max_events)
+    data, count = await _copy(connection, _IMPRESSIONS, start, cut or upper, None)
+    return data, cut or upper, cut is not None or count > max_events
 
 
 async def _clicks(connection: Any, time_us: Int64s, before: int) -> Keys:

@@ -40,6 +40,9 @@ from app.storage.processes import (
 _PR_SET_PDEATHSIG = 1
 _START_S = 60.0
 _LOCK_S = 5.0
+_YOUNG_S = 2.0
+_PAUSE_S = 10.0
+"""The longest pause between two attempts to start PostgreSQL again."""
 
 # Small memory, one machine, no replicas. Durability stays as PostgreSQL ships it.
 _OPTIONS = {
@@ -97,6 +100,7 @@ class EmbeddedPostgres:
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
         self._stopping = threading.Event()
+        self._was_ready = False
         self._port = 0
 
     def start(self) -> str:
@@ -262,6 +266,7 @@ class EmbeddedPostgres:
     def _launch(self) -> None:
         """Start the keeper and wait until PostgreSQL takes connections."""
         self._stopping.clear()
+        self._was_ready = False
         started = threading.Event()
         self._keeper = threading.Thread(target=self._keep, args=(started,), daemon=True)
         self._keeper.start()
@@ -271,14 +276,19 @@ class EmbeddedPostgres:
             if not self._keeper.is_alive() or time.monotonic() > deadline:
                 raise EmbeddedFailed(f"PostgreSQL did not start: {self._last_words()}")
             time.sleep(0.02)
+        self._was_ready = True
 
     def _keep(self, started: threading.Event) -> None:
-        """Run PostgreSQL and run it again when it dies; give up when it dies young.
+        """Run PostgreSQL and run it again when it dies; give up when the first one dies young.
+
+        A later one that dies young, on a full disk for instance, is started again after a pause:
+        whatever is in its way may go away without anybody looking here.
 
         The kernel sends the death signal when the *thread* that forked ends, so this thread forks
         and stays until PostgreSQL has ended.
         """
-        while not self._stopping.is_set():
+        pause_s = 0.0
+        while not self._stopping.wait(pause_s):
             born = time.monotonic()
             try:
                 self._process = self._spawn()
@@ -287,8 +297,10 @@ class EmbeddedPostgres:
             if self._stopping.is_set():  # stop() came between the check and the fork
                 self._process.send_signal(signal.SIGINT)
             self._process.wait()
-            if time.monotonic() - born < 1.0:
+            died_young = time.monotonic() - born < _YOUNG_S
+            if died_young and not self._was_ready:
                 return
+            pause_s = min(2 * pause_s + 0.5, _PAUSE_S) if died_young else 0.0
             if not self._stopping.is_set():
                 self._clear_remains()
 

@@ -1,26 +1,24 @@
 """The connection to PostgreSQL: a pool for statements, session connections for the rest.
 
 `COPY`, `LISTEN` and advisory locks need a session of their own: through PgBouncer they need
-session pooling. Whatever the driver raises because the database is away or went away is translated
-to `DatabaseUnavailable` here, with the driver's error kept as its cause.
+session pooling.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, InterfaceError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.storage.errors import ConstraintBroken, DatabaseUnavailable, StorageError
+from app.storage.line import Line
+from app.storage.translation import translated
 
 _T = TypeVar("_T")
 
@@ -41,34 +39,30 @@ _SESSION = {
     "tcp_keepalives_count": "3",
 }
 
-_AWAY = (
-    OSError,  # TimeoutError is one of them
-    PoolTimeout,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # shutdown, start-up, cancelled
-    asyncpg.InsufficientResourcesError,  # too many connections, disk full
-    asyncpg.TransactionRollbackError,  # deadlock: repeating it is the remedy
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,  # a standby that has not been promoted yet
-    asyncpg.InternalClientError,  # a COPY was cut off: its connection takes nothing more
-)
-
 
 class Database:
-    """One PostgreSQL database, given as `postgresql://user:password@host:port/name`."""
+    """One PostgreSQL database, given as `postgresql://user:password@host:port/name`.
 
-    def __init__(self, url: str, pool: int = 5) -> None:
+    `line`: for what workers report and look at; `changing`: for changes of the catalog that are
+    waited for. Neither connects before its first statement. `command_timeout`: seconds that one
+    statement of the pool may take, None for no limit.
+    """
+
+    def __init__(self, url: str, pool: int = 5, command_timeout: float | None = _COMMAND_S) -> None:
         self.url = _plain(url)
         self.engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",
-            async_creator=self.raw,
+            async_creator=partial(self.raw, command_timeout),
             pool_size=pool,
             max_overflow=0,
             pool_timeout=_CONNECT_S,
             pool_pre_ping=True,
+            hide_parameters=True,  # an error's text goes to the log, and parameters hold secrets
             json_serializer=lambda value: msgspec.json.encode(value).decode(),
             json_deserializer=msgspec.json.decode,
         )
+        self.line = Line(self, is_relaxed=True)
+        self.changing = Line(self)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
@@ -88,15 +82,20 @@ class Database:
                 async with connection.begin():
                     yield connection
 
-    async def raw(self, command_timeout: float | None = _COMMAND_S) -> asyncpg.Connection:
+    async def raw(
+        self,
+        command_timeout: float | None = _COMMAND_S,
+        settings: Mapping[str, str] | None = None,
+    ) -> asyncpg.Connection:
         """A new session connection of the driver; the caller closes it.
 
-        `command_timeout`: seconds that one statement may take, None for no limit.
+        `command_timeout`: seconds that one statement may take, None for no limit; `settings`:
+        further settings of the session.
         """
         with translated():
             return await asyncpg.connect(
                 self.url,
-                server_settings=_SESSION,
+                server_settings={**_SESSION, **(settings or {})},
                 timeout=_CONNECT_S,
                 command_timeout=command_timeout,
             )
@@ -119,35 +118,10 @@ class Database:
             await connection.execute(sa.text("SELECT 1"))
 
     async def close(self) -> None:
-        """Close the pool."""
+        """Close the pool and the lines."""
+        await self.line.close()
+        await self.changing.close()
         await self.engine.dispose()
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn the driver's errors into those of this package; errors of ours pass."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except Exception as error:
-        known = translate(error)
-        if known is None:
-            raise
-        raise known from error
-
-
-def translate(error: BaseException) -> StorageError | None:
-    """The error of this package for one of SQLAlchemy, asyncpg or the socket; None if unknown."""
-    for cause in _chain(error):
-        if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
-            return _constraint(cause)
-        if isinstance(cause, asyncpg.DataError):
-            return ConstraintBroken("value", str(cause), "PostgreSQL cannot store it", "Mend it.")
-        if isinstance(cause, _AWAY) or _says_closed(cause):
-            text = f"the database does not answer ({type(cause).__name__}: {cause}); repeat later"
-            return DatabaseUnavailable(text)
-    return None
 
 
 def notify(kind: str, **fields: object) -> sa.Select[Any]:
@@ -186,42 +160,3 @@ def _plain(url: str) -> str:
         if url.startswith(prefix):
             return "postgresql://" + url.removeprefix(prefix)
     return url
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, what SQLAlchemy wrapped, and their causes."""
-    following: BaseException | None = error
-    while following is not None:
-        yield following
-        original = following.orig if isinstance(following, DBAPIError) else None
-        following = original or following.__cause__
-
-
-def _says_closed(error: BaseException) -> bool:
-    """asyncpg has no class of its own for the use of a connection that broke earlier."""
-    is_interface = isinstance(error, asyncpg.InterfaceError | InterfaceError)
-    return is_interface and "clos" in str(error).lower()
-
-
-def _constraint(error: asyncpg.IntegrityConstraintViolationError) -> ConstraintBroken:
-    """Constraints are named `<kind>_<table>_<column>[_<rule>]`, so the name tells the field."""
-    name = error.constraint_name or "constraint"
-    field = name.removeprefix(f"{name.split('_')[0]}_{error.table_name}_")
-    for rule in _RULES:
-        field = field.removesuffix(rule)
-    missing = _MISSING.search(error.detail or "")
-    if isinstance(error, asyncpg.ForeignKeyViolationError) and missing is not None:
-        given, kind = missing[1], missing[2].removesuffix("s")
-        value = int(given) if given.isdecimal() else given
-        return ConstraintBroken(
-            field, value, f"there is no such {kind}", f"Create the {kind} first."
-        )
-    # The detail of a check shows the whole row, which is not the caller's to see.
-    remedy = "Give a value that the constraint allows."
-    return ConstraintBroken(field, None, f"constraint {name}", remedy)
-
-
-_MISSING = re.compile(r'=\((.*)\) is not present in table "(\w+)"')
-
-
-_RULES = ("_known", "_range", "_positive", "_not_negative", "_ordered", "_length")

@@ -56,10 +56,14 @@ class ClusterChanged(StorageError):
     def __init__(self, recorded: int, present: int) -> None:
         super().__init__(
             f"the training cursor belongs to the PostgreSQL cluster {recorded}, this one is"
-            f" {present}: after a restore transaction ids start again. Rebase the cursor"
-            " (app.storage.chunks.rebase) to go on from the restored events"
+            f" {present}: after a restore transaction ids start again. Run `adscent db rebase` to"
+            " go on from the restored events"
         )
         self.recorded, self.present = recorded, present
+
+
+class StoreUnavailable(StorageError):
+    """The snapshot store did not answer, or refused; what is served goes on."""
 
 
 class MigrationsPending(StorageError):

@@ -3,33 +3,55 @@
 Rows of a table made in the same transaction need no log of their own, and an index is built over
 sorted rows faster than it takes them one by one. A day that has a partition already takes its rows
 through a staging table instead, where a repeat is a duplicate.
+
+Training cuts chunks between transaction ids, and a day is one transaction: so its rows get several
+ids, this transaction's and later ones that nobody else has. While it runs no chunk comes near any
+of them: chunks end below the lowest id that is running.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from datetime import date, timedelta
 from typing import Any
 
-from app.storage import partitions
+from app.storage import erasures, partitions
 from app.storage.engine import Database
+from models.erasure import Erased
+
+Lay = Callable[[Erased, Sequence[int]], AsyncIterable[bytes]]
+"""Rows as a binary COPY, without these erased values and with these transaction ids, ascending."""
 
 _DAY_S = 3600.0
+_OWN_ID = "SELECT pg_current_xact_id()"
 
 
 async def import_day(
-    database: Database, day: date, columns: Sequence[str], rows: AsyncIterable[bytes]
+    database: Database, day: date, columns: Sequence[str], lay: Lay, pieces: int = 1
 ) -> int:
     """Store one day's events, a binary COPY of these columns, in one transaction.
 
-    Returns how many were new. For a day without partition no two rows may have one key. Raises
-    `ConstraintBroken`, `DatabaseUnavailable`.
+    `pieces`: how many transaction ids `lay` is given. Returns how many events were new. For a day
+    without partition no two rows may have one key. Raises `ConstraintBroken`,
+    `DatabaseUnavailable`.
     """
     async with database.session(command_timeout=_DAY_S) as connection, connection.transaction():
+        # With an id from before the look at the erasures: who rewrites the stored events for a
+        # later one waits for transactions that are that old.
+        ids = [await connection.fetchval(_OWN_ID), *await _later_ids(database, pieces - 1)]
+        erased = await erasures.read_over(connection)
         await partitions.lock(connection)
         if day in await partitions.days(connection):
-            return await _merge(connection, columns, rows)
-        return await _build(connection, day, columns, rows)
+            return await _merge(connection, columns, lay(erased, ids))
+        return await _build(connection, day, columns, lay(erased, ids))
+
+
+async def _later_ids(database: Database, count: int) -> list[int]:
+    """Ids of so many transactions that do nothing."""
+    if not count:
+        return []
+    async with database.session() as connection:
+        return [await connection.fetchval(_OWN_ID) for _ in range(count)]
 
 
 async def _merge(connection: Any, columns: Sequence[str], rows: AsyncIterable[bytes]) -> int:

@@ -7,16 +7,19 @@ load a batch grows and the cost of a commit is shared by more requests.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
 import asyncpg
+import msgspec
 
-from app.storage import event_rows, partitions
-from app.storage.engine import Database, at, translate
+from app.storage import erasures, event_rows, partitions
+from app.storage.engine import Database, at
 from app.storage.errors import BufferFull, ConstraintBroken, DatabaseUnavailable
+from app.storage.translation import translate
+from models.erasure import NOTHING
 from models.types import Event
 
 Outcome = Literal["accepted", "duplicate", "too_old"]
@@ -36,12 +39,15 @@ CREATE TEMPORARY TABLE staged (
 """
 
 # In the order of the key: two processes that insert the same keys wait for each other, and never
-# in a circle.
+# in a circle. Nothing is inserted when a value was erased that the rows may still have.
 _INSERT = f"""
-INSERT INTO events ({_STORED}) SELECT {_STORED}
-FROM staged ORDER BY decided_at, decision_id, slot, type
+INSERT INTO events ({_STORED}) SELECT {_STORED} FROM staged
+WHERE NOT EXISTS (SELECT FROM erasures WHERE version > $1)
+ORDER BY decided_at, decision_id, slot, type
 ON CONFLICT DO NOTHING
 """  # noqa: S608 - the names are those of the columns
+
+_ERASED_SINCE = "SELECT EXISTS (SELECT FROM erasures WHERE version > $1)"
 
 # Asked only when fewer rows were inserted than staged, which is rare: what was there before has
 # the id of another transaction.
@@ -53,17 +59,27 @@ WHERE events.xid <> pg_current_xact_id()
 # An impression young enough that no chunk has read it yet is set aside with its click, or it would
 # be learned as one without a click. An older one stays: learned twice after a release, it would
 # count twice.
+# Those of them that counted leave an entry by which the statistics take them back.
 _SET_ASIDE = """
-UPDATE events SET quarantined_by = given.rule
+WITH found AS (UPDATE events SET quarantined_by = given.rule
 FROM unnest($1::timestamptz[], $2::uuid[], $3::smallint[], $4::text[])
     AS given (decided_at, decision_id, slot, rule)
 WHERE events.decided_at = given.decided_at AND events.decision_id = given.decision_id
     AND events.slot = given.slot AND events.quarantined_by IS NULL
     AND (type = 'click'
         OR (type = 'impression' AND received_at > now() - make_interval(secs => $5)))
+RETURNING events.*)
+INSERT INTO set_aside (stored_xid, decided_at, ad_id, placement, snapshot_id, catalog_version,
+    type, price_micros, value_micros)
+SELECT xid, decided_at, ad_id, placement, snapshot_id, catalog_version, type, price_micros,
+    value_micros FROM found
 """
 _MARGIN_S = 60.0
 """More than a transaction of a writer can take."""
+
+
+class _ErasedMeanwhile(Exception):
+    """A value was erased after this writer last looked: what was laid out may still have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,8 @@ class EventWriter:
 
     `buffer`: how many events may wait; `linger_s`: how long a first event waits for company;
     `timeout_s`: after how long a transaction is given up; `window_s`: the attribution window,
-    before whose end no impression is learned. Call `close` at the end.
+    before whose end no impression is learned; `told_erased`: called for each event from which an
+    erased value is taken. Call `close` at the end.
     """
 
     def __init__(
@@ -88,6 +105,7 @@ class EventWriter:
         linger_s: float = 0.002,
         timeout_s: float = 10.0,
         window_s: float = 1800.0,
+        told_erased: Callable[[], object] = lambda: None,
     ) -> None:
         self._database, self._buffer = database, buffer
         self._unlearned_s = window_s - _MARGIN_S
@@ -98,6 +116,8 @@ class EventWriter:
         self._task: asyncio.Task[None] | None = None
         self._connection: Any = None
         self._days: set[int] = set()
+        self._erased = NOTHING
+        self._told_erased = told_erased
         self._closing = False
 
     @property
@@ -186,14 +206,20 @@ class EventWriter:
             raise known from error
 
     async def _store_again(self, events: list[Event]) -> list[Outcome]:
-        """Store; once more with a new look at the partitions when one was dropped meanwhile."""
-        try:
-            return await self._store(events)
-        except asyncpg.CheckViolationError as error:
-            if error.constraint_name is not None:  # a real check; a missing partition has no name
-                raise
-            self._days = set()
-            return await self._store(events)
+        """Store; once more with a new look at the partitions when one was dropped meanwhile, and as
+        often as values were erased that these events may have.
+        """
+        looked_again = False
+        while True:
+            try:
+                return await self._store(events)
+            except _ErasedMeanwhile:
+                self._erased = await erasures.read_over(self._connection, self._erased)
+            except asyncpg.CheckViolationError as error:
+                # A real check has a name; a missing partition has none.
+                if error.constraint_name is not None or looked_again:
+                    raise
+                self._days, looked_again = set(), True
 
     async def _store(self, events: list[Event]) -> list[Outcome]:
         connection = await self._connected()
@@ -205,8 +231,10 @@ class EventWriter:
             return outcomes
         async with connection.transaction():
             await connection.copy_to_table("staged", source=_stream(rows), format="binary")
-            status = await connection.execute(_INSERT)
+            status = await connection.execute(_INSERT, self._erased.version)
             if int(status.rpartition(" ")[2]) < len(rows):
+                if await connection.fetchval(_ERASED_SINCE, self._erased.version):
+                    raise _ErasedMeanwhile
                 for row in await connection.fetch(_DUPLICATES):
                     outcomes[row["ordinal"]] = "duplicate"
             if flagged:
@@ -231,12 +259,22 @@ class EventWriter:
             if event.decided_ms // partitions.DAY_MS not in self._days:
                 outcomes[ordinal] = "too_old"
                 continue
-            key, row = event_rows.row_of(ordinal, event)
+            key, row = event_rows.row_of(ordinal, self._without_erased(event))
             if key not in seen:
                 seen.add(key)
                 outcomes[ordinal] = "accepted"
                 rows.append(row)
         return rows
+
+    def _without_erased(self, event: Event) -> Event:
+        """The event as it may be stored: a token in flight may hold a value that is erased."""
+        if not self._erased or event.type != "impression":
+            return event
+        features = self._erased.blob(event.features)
+        if features is event.features:
+            return event
+        self._told_erased()
+        return msgspec.structs.replace(event, features=features)
 
     async def _learn_days(self, connection: Any, events: list[Event]) -> None:
         """Look for partitions that this writer does not know yet, and make those of new days.
@@ -258,6 +296,7 @@ class EventWriter:
             connection = await self._database.raw(command_timeout=self._timeout_s)
             try:
                 await connection.execute(_STAGE)
+                self._erased = await erasures.read_over(connection, self._erased)
             except BaseException:
                 connection.terminate()
                 raise

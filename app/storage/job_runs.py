@@ -15,15 +15,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.ids import uuid7
 from app.storage import audit
-from app.storage.engine import Database, at, farewell, maybe, ms_of, notify, translated
+from app.storage.engine import Database, at, farewell, maybe, ms_of, notify
 from app.storage.errors import Conflict, LeadLost, NotFound
 from app.storage.tables import job_ticks, retrain_runs
+from app.storage.translation import translated
 
 RunState = Literal[
     "requested", "running", "accepted", "repaired", "refused", "skipped", "empty", "failed"
 ]
 
-_LEADER = 0x41445343_4C454144  # "ADSCLEAD"
+LEADER = 0x41445343_4C454144  # "ADSCLEAD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,12 @@ async def claim_tick(database: Database, job: str, tick_ms: int) -> bool:
     return claimed
 
 
+async def free_ticks(database: Database, now_ms: int) -> None:
+    """Let the ticks after now be taken again: whoever took them had a clock that was ahead."""
+    async with database.begin() as connection:
+        await connection.execute(job_ticks.delete().where(job_ticks.c.tick > at(now_ms)))
+
+
 class Lead:
     """The leader's lock. It belongs to a session: when that ends, another process may lead."""
 
@@ -188,7 +195,7 @@ async def try_lead(database: Database) -> AsyncIterator[Lead | None]:
     connection = await database.raw()
     try:
         with translated():
-            held = await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LEADER)
+            held = await connection.fetchval("SELECT pg_try_advisory_lock($1)", LEADER)
         yield Lead(connection) if held else None
     finally:
         await farewell(connection)

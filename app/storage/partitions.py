@@ -1,4 +1,4 @@
-"""The daily partitions of `events`: made ahead, dropped whole, never before they were trained."""
+"""The daily partitions of `events`: made ahead, dropped whole, never past a cursor."""
 
 from __future__ import annotations
 
@@ -17,6 +17,21 @@ JOIN pg_class child ON child.oid = inhrelid
 WHERE inhparent = 'events'::regclass
 """
 
+
+# After a restore into another cluster ids say nothing, until the cursors are rebased.
+_NEEDED = """
+SELECT EXISTS (
+    SELECT FROM {day} AS event, training_cursor
+    WHERE event.type = 'impression' AND event.xid >= impressions_xid
+) OR EXISTS (
+    SELECT FROM {day} AS event, statistics_cursor
+    WHERE event.quarantined_by IS NULL AND event.xid >= statistics_cursor.xid
+) OR EXISTS (
+    SELECT FROM training_cursor, statistics_cursor, pg_control_system() AS present
+    WHERE training_cursor.system_identifier <> present.system_identifier
+        OR statistics_cursor.system_identifier <> present.system_identifier
+)
+"""
 
 DAY_MS = 86_400_000
 
@@ -57,21 +72,15 @@ async def ensure_partitions(database: Database, now_ms: int, ahead: int = 7) -> 
 
 
 async def drop_partitions(database: Database, before: date) -> list[date]:
-    """Drop the days before `before`, except those with impressions that are still to be trained.
+    """Drop the days before `before`, except those with events that are still to be accounted for:
+    impressions that are to be trained, events of any type that the statistics are to count.
 
     Gives up after two seconds when a long reader is in the way: the next run comes soon, and
     everyone who writes events would queue behind the wait.
     """
-    dropped = []
     async with database.session() as connection:
-        for day in sorted(day for day in await days(connection) if day < before):
-            async with connection.transaction():
-                await connection.execute("SET LOCAL lock_timeout = '2s'")
-                await lock(connection)
-                if await _is_trained(connection, day):
-                    await connection.execute(f"DROP TABLE {name_of(day)}")
-                    dropped.append(day)
-    return dropped
+        old = sorted(day for day in await days(connection) if day < before)
+        return [day for day in old if await _drop(connection, day)]
 
 
 async def days(connection: Any) -> set[date]:
@@ -103,16 +112,25 @@ async def lock(connection: Any) -> None:
     await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
 
 
-async def _is_trained(connection: Any, day: date) -> bool:
-    untrained = await connection.fetchval(
-        f"""
-        SELECT EXISTS (
-            SELECT FROM {name_of(day)}, training_cursor
-            WHERE type = 'impression' AND xid >= impressions_xid
-        )
-        """  # noqa: S608 - the name is made of a date
-    )
-    return not untrained
+async def _drop(connection: Any, day: date) -> bool:
+    """Drop a day if nothing of it is still needed; whether it was."""
+    if not await _is_accounted_for(connection, day):
+        return False
+    async with connection.transaction():
+        await connection.execute("SET LOCAL lock_timeout = '2s'")
+        await lock(connection)
+        # The lock that the drop takes anyway. From here on nobody writes an event, so one that was
+        # acknowledged since the first look is found by the second.
+        await connection.execute("LOCK TABLE ONLY events IN ACCESS EXCLUSIVE MODE")
+        if not await _is_accounted_for(connection, day):
+            return False
+        await connection.execute(f"DROP TABLE {name_of(day)}")
+    return True
+
+
+async def _is_accounted_for(connection: Any, day: date) -> bool:
+    needed = await connection.fetchval(_NEEDED.format(day=name_of(day)))
+    return not needed
 
 
 def name_of(day: date) -> str:

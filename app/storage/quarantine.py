@@ -53,6 +53,7 @@ async def release(database: Database, rule: str, actor: str, ad_id: int | None =
     """Let the events of a rule count, those of one ad or all; how many there were."""
     async with database.begin() as connection:
         result = await connection.execute(_RELEASE, {"rule": rule, "ad_id": ad_id})
+        before = {"quarantined": result.rowcount, "ad_id": ad_id}
         after = {"released": result.rowcount, "ad_id": ad_id}
-        await audit.write(connection, actor, "release", f"quarantine:{rule}", after=after)
+        await audit.write(connection, actor, "release", f"quarantine:{rule}", before, after)
     return int(result.rowcount)

@@ -16,14 +16,14 @@ from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage import audit, job_runs, tables
+from app.storage import audit, job_runs, served, tables
 from app.storage.chunks import Cursor, advance
-from app.storage.engine import Database, at, maybe, ms_of, notify
-from app.storage.errors import Conflict, CursorMoved, NotFound
+from app.storage.engine import Database, at, maybe, ms_of
+from app.storage.errors import Conflict, CursorMoved
 from app.storage.job_runs import RunState
+from app.storage.served import Plan
 from app.storage.tables import promotions, snapshots
 from models.snapshot import Manifest
 
@@ -34,7 +34,8 @@ _ACTOR = "training"
 class Serving:
     """What is served and trained on: `head_id` is the parent of the next training.
 
-    While `is_pinned`, newly trained snapshots become the head but are not served.
+    While `is_pinned`, or while a canary runs, newly trained snapshots become the head but are not
+    served.
     """
 
     snapshot_id: UUID
@@ -78,9 +79,13 @@ class Training:
     reasons: Sequence[str] = ()
 
 
-async def record(database: Database, training: Training, now_ms: int) -> Serving | None:
-    """Record a training run and what it made; an accepted or repaired result becomes the head,
-    and is served unless a snapshot is pinned.
+async def record(
+    database: Database, training: Training, now_ms: int, canary: Plan | None = None
+) -> Serving | None:
+    """Record a training run and what it made; an accepted or repaired result becomes the head.
+
+    It is served, or with `canary` begins as one, unless a snapshot is pinned or a canary runs: then
+    it waits. What follows the genesis is served at once, for that only has a guessed rate.
 
     Raises `CursorMoved` when another process has accounted for the chunk or the head is no longer
     the result's parent, `ClusterChanged`, and `Conflict` for a run that is not running.
@@ -93,8 +98,8 @@ async def record(database: Database, training: Training, now_ms: int) -> Serving
         result_id = None if result is None else result.id
         await job_runs.conclude(connection, training, result_id, now_ms)
         if result is not None and result.verdict.result != "refused":
-            await _adopt(connection, result, now_ms)
-        found = await _serving(connection)
+            await _adopt(connection, result, now_ms, canary)
+        found = await served.current(connection)
     return maybe(_serving_of, found)
 
 
@@ -107,73 +112,93 @@ async def record_genesis(
     """
     time_ms = manifest.created_ms if now_ms is None else now_ms
     async with database.begin() as connection:
-        await _lock(connection)
-        if await _serving(connection) is not None:
+        await served.lock(connection)
+        if await served.current(connection) is not None:
             limit = "a snapshot is served already"
             raise Conflict("snapshot", str(manifest.id), limit, "Train on from that one.")
         await _insert(connection, manifest)
-        await _promote(connection, manifest.id, None, "genesis", _ACTOR, time_ms, pinned=False)
-        return _serving_of(await _serving(connection))
+        await served.put_on(connection, manifest.id, None, "genesis", _ACTOR, time_ms, pinned=False)
+        await served.note(connection, "genesis", manifest.id, _ACTOR)
+        return _serving_of(await served.current(connection))
 
 
 async def serving(database: Database) -> Serving | None:
     """What is served; None before the genesis snapshot."""
     async with database.begin() as connection:
-        return maybe(_serving_of, await _serving(connection))
+        return maybe(_serving_of, await served.current(connection))
 
 
 async def promote(
-    database: Database, snapshot_id: UUID, actor: str, now_ms: int, pin: bool = False
+    database: Database,
+    snapshot_id: UUID,
+    actor: str,
+    now_ms: int,
+    pin: bool = False,
+    reason: str = "",
 ) -> Serving:
     """Serve a snapshot and train on from it; `pin` keeps it when new ones are trained.
 
-    Raises `NotFound`, and `Conflict` for a refused one, without exception, or an expired one.
+    A canary that runs is over. Raises `NotFound`, and `Conflict` for a refused one, without
+    exception, or an expired one.
     """
     async with database.begin() as connection:
-        await _lock(connection)
-        before = await _serving(connection)
-        row = await _row(connection, snapshot_id)
-        _check_promotable(row)
+        await served.lock(connection)
+        before = await served.current(connection)
+        served.check_may_answer(await served.snapshot_row(connection, snapshot_id))
         below = None if before is None else before.promotion_id
-        await _promote(connection, snapshot_id, below, "promotion", actor, now_ms, pinned=pin)
+        await served.put_on(connection, snapshot_id, below, "promotion", actor, now_ms, pinned=pin)
+        await served.note(connection, "promotion", snapshot_id, actor, reason)
         return await _audited(connection, "promote", actor, before)
 
 
-async def rollback(database: Database, actor: str, now_ms: int) -> Serving:
+async def rollback(database: Database, actor: str, now_ms: int, reason: str = "") -> Serving:
     """Serve what was served before the present snapshot and pin it.
 
     The next training starts from it; the cursor stays, so what the present snapshot learned from
-    is not learned again. Raises `Conflict` when there is nothing to go back to.
+    is not learned again. A canary that runs is over. Raises `Conflict` when there is nothing to go
+    back to.
     """
     async with database.begin() as connection:
-        await _lock(connection)
-        before = await _serving(connection)
-        target = None if before is None else await _below(connection, before)
+        await served.lock(connection)
+        before = await served.current(connection)
+        target = None if before is None else await served.below(connection, before)
         if target is None:
             limit = "no earlier snapshot was served that still exists"
             raise Conflict("snapshot", None, limit, "Promote a snapshot by its id.")
-        await _promote(
+        await served.put_on(
             connection, target.snapshot_id, target.below_id, "rollback", actor, now_ms, pinned=True
         )
+        await served.note(connection, "rollback", target.snapshot_id, actor, reason)
         return await _audited(connection, "rollback", actor, before)
 
 
-async def unpin(database: Database, actor: str) -> Serving:
+async def pin(database: Database, actor: str, reason: str = "") -> Serving:
+    """Keep what is served: nothing is promoted by training or by a canary's rule until unpinned.
+
+    Raises `Conflict` before the genesis.
+    """
+    return await _set_pinned(database, actor, reason, pinned=True)
+
+
+async def unpin(database: Database, actor: str, reason: str = "") -> Serving:
     """Let the next accepted snapshot be served again. Raises `Conflict` before the genesis."""
+    return await _set_pinned(database, actor, reason, pinned=False)
+
+
+async def _set_pinned(database: Database, actor: str, reason: str, *, pinned: bool) -> Serving:
+    action = "pin" if pinned else "unpin"
     async with database.begin() as connection:
-        await _lock(connection)
-        before = await _serving(connection)
-        if before is None:
-            limit = "no snapshot is served"
-            raise Conflict("pinned", False, limit, "Start `adscent jobs`: it makes the first.")
-        await connection.execute(tables.serving.update().values(pinned=False))
-        return await _audited(connection, "unpin", actor, before)
+        await served.lock(connection)
+        before = await served.needed(connection)
+        await connection.execute(tables.serving.update().values(pinned=pinned))
+        await served.note(connection, action, before.snapshot_id, actor, reason)
+        return await _audited(connection, action, actor, before)
 
 
 async def get_snapshot(database: Database, snapshot_id: UUID) -> StoredSnapshot:
     """One snapshot. Raises `NotFound`."""
     async with database.begin() as connection:
-        return _snapshot_of(await _row(connection, snapshot_id))
+        return _snapshot_of(await served.snapshot_row(connection, snapshot_id))
 
 
 async def list_snapshots(
@@ -185,6 +210,14 @@ async def list_snapshots(
         query = query.where(snapshots.c.id < after)
     async with database.begin() as connection:
         return [_snapshot_of(row) for row in await connection.execute(query)]
+
+
+async def loadable(database: Database) -> list[Manifest]:
+    """The snapshots that a worker may ever load: neither refused nor given up by retention."""
+    may_serve = snapshots.c.expired_at.is_(None) & (snapshots.c.verdict != "refused")
+    async with database.begin() as connection:
+        rows = await connection.execute(snapshots.select().where(may_serve).order_by("id"))
+        return [_snapshot_of(row).manifest for row in rows]
 
 
 async def recorded_ids(database: Database) -> set[UUID]:
@@ -202,17 +235,23 @@ async def list_promotions(database: Database, limit: int) -> list[Promotion]:
 
 
 async def expire_snapshots(database: Database, keep: int, now_ms: int) -> list[UUID]:
-    """Mark all but the newest `keep` snapshots, the served one and the head; returns their ids.
+    """Mark all but the newest `keep` snapshots and those in use; returns their ids.
 
-    Marked ones cannot be promoted any more, so their folders may be deleted afterwards; ids that
-    were marked earlier are returned again, in case the deletion did not finish.
+    In use are the served one, pinned or not, the head, and the snapshots of every canary and shadow
+    that runs, with the incumbents that they are compared with. Marked ones cannot be promoted any
+    more, so their folders may be deleted afterwards; ids that were marked earlier are returned
+    again, in case the deletion did not finish.
     """
     newest = sa.select(snapshots.c.id).order_by(snapshots.c.id.desc()).limit(keep)
-    served, head = (sa.select(tables.serving.c[name]) for name in ("snapshot_id", "head_id"))
-    old = sa.and_(*(snapshots.c.id.not_in(kept) for kept in (newest, served, head)))
+    in_use = [sa.select(tables.serving.c[name]) for name in ("snapshot_id", "head_id")]
+    compared = [
+        sa.select(tables.comparisons.c[name]).where(tables.comparisons.c.ended_at.is_(None))
+        for name in ("snapshot_id", "incumbent_id")
+    ]
+    old = sa.and_(*(snapshots.c.id.not_in(kept) for kept in (newest, *in_use, *compared)))
     update = snapshots.update().where(old & snapshots.c.expired_at.is_(None))
     async with database.begin() as connection:
-        await _lock(connection)
+        await served.lock(connection)
         await connection.execute(update.values(expired_at=at(now_ms)))
         expired = sa.select(snapshots.c.id).where(snapshots.c.expired_at.is_not(None))
         return list(await connection.scalars(expired))
@@ -231,77 +270,35 @@ async def _insert(connection: AsyncConnection, manifest: Manifest) -> None:
     )
 
 
-async def _adopt(connection: AsyncConnection, result: Manifest, now_ms: int) -> None:
-    """Make a trained snapshot the head and, unless one is pinned, serve it."""
-    before = await _serving(connection)
-    if before is not None and before.head_id != result.parent:
+async def _adopt(
+    connection: AsyncConnection, result: Manifest, now_ms: int, canary: Plan | None
+) -> None:
+    """Make a trained snapshot the head and, unless it has to wait, let it answer."""
+    before = await served.current(connection)
+    if before is None:
+        await served.put_on(connection, result.id, None, "training", _ACTOR, now_ms, pinned=False)
+        return await served.note(connection, "training", result.id, _ACTOR)
+    if before.head_id != result.parent:
         raise CursorMoved(
             f"snapshot {result.id} was trained from {result.parent}, but meanwhile training was"
             f" set to go on from {before.head_id}; train the chunk again from there"
         )
-    if before is not None and before.pinned:
+    incumbent = await served.snapshot_row(connection, before.snapshot_id)
+    if before.pinned or await served.running(connection, "canary") is not None:
         await connection.execute(tables.serving.update().values(head_id=result.id))
-        return
-    below = None if before is None else before.promotion_id
-    await _promote(connection, result.id, below, "training", _ACTOR, now_ms, pinned=False)
-
-
-async def _promote(
-    connection: AsyncConnection,
-    snapshot_id: UUID,
-    below_id: int | None,
-    reason: str,
-    actor: str,
-    now_ms: int,
-    *,
-    pinned: bool,
-) -> None:
-    row = {"snapshot_id": snapshot_id, "below_id": below_id, "reason": reason, "actor": actor}
-    entry = promotions.insert().values(promoted_at=at(now_ms), **row)
-    promotion_id = await connection.scalar(entry.returning(promotions.c.id))
-    new = {
-        "promotion_id": promotion_id,
-        "snapshot_id": snapshot_id,
-        "head_id": snapshot_id,
-        "pinned": pinned,
-    }
-    single = insert(tables.serving).values(new)
-    await connection.execute(single.on_conflict_do_update(index_elements=["single"], set_=new))
-    await connection.execute(notify("snapshot", snapshot_id=str(snapshot_id)))
-
-
-async def _lock(connection: AsyncConnection) -> None:
-    """Whoever changes what is served takes turns with the training, which locks the cursor."""
-    await connection.execute(sa.select(tables.training_cursor.c.fence).with_for_update())
-
-
-async def _serving(connection: AsyncConnection) -> Any:
-    return (await connection.execute(tables.serving.select())).one_or_none()
-
-
-async def _row(connection: AsyncConnection, snapshot_id: UUID) -> Any:
-    query = snapshots.select().where(snapshots.c.id == snapshot_id)
-    row = (await connection.execute(query)).one_or_none()
-    if row is None:
-        raise NotFound("snapshot", snapshot_id)
-    return row
-
-
-async def _below(connection: AsyncConnection, before: Any) -> Any:
-    """The nearest promotion below the present one, of another snapshot that is still there."""
-    below_id = sa.select(promotions.c.below_id).where(promotions.c.id == before.promotion_id)
-    below = await connection.scalar(below_id)
-    while below is not None:
-        query = sa.select(promotions, snapshots.c.expired_at).join_from(promotions, snapshots)
-        row: Any = (await connection.execute(query.where(promotions.c.id == below))).one()
-        if row.expired_at is None and row.snapshot_id != before.snapshot_id:
-            return row
-        below = row.below_id
-    return None
+    elif canary is not None and incumbent.parent_id is not None:
+        await connection.execute(tables.serving.update().values(head_id=result.id))
+        given = (result.id, before.snapshot_id, canary, _ACTOR, "trained")
+        await served.begin(connection, "canary", *given)
+        await served.note(connection, "canary_started", result.id, _ACTOR)
+    else:
+        below = before.promotion_id
+        await served.put_on(connection, result.id, below, "training", _ACTOR, now_ms, pinned=False)
+        await served.note(connection, "training", result.id, _ACTOR)
 
 
 async def _audited(connection: AsyncConnection, action: str, actor: str, before: Any) -> Serving:
-    after = _serving_of(await _serving(connection))
+    after = _serving_of(await served.current(connection))
     told = [None if one is None else _told(one) for one in (maybe(_serving_of, before), after)]
     await audit.write(connection, actor, action, f"snapshot:{after.snapshot_id}", *told)
     return after
@@ -313,15 +310,6 @@ def _told(found: Serving) -> dict[str, object]:
         "head_id": str(found.head_id),
         "is_pinned": found.is_pinned,
     }
-
-
-def _check_promotable(row: Any) -> None:
-    if row.verdict == "refused":
-        limit = "the gate refused it, and a refused snapshot is never served"
-        raise Conflict("snapshot", str(row.id), limit, "Promote one that was accepted or repaired.")
-    if row.expired_at is not None:
-        limit = "its files were given up by retention"
-        raise Conflict("snapshot", str(row.id), limit, "Promote a newer one.")
 
 
 def _serving_of(row: Any) -> Serving:

@@ -34,7 +34,9 @@ RUN_STATES = (
     "failed",
 )
 SCOPES = ("score", "ingest", "admin")
-PROMOTION_REASONS = ("genesis", "training", "promotion", "rollback")
+PROMOTION_REASONS = ("genesis", "training", "promotion", "rollback", "canary")
+COMPARISON_KINDS = ("canary", "shadow")
+COMPARISON_OUTCOMES = ("promoted", "rolled_back", "superseded", "ended")
 
 
 class Xid8(sa.types.UserDefinedType[int]):
@@ -120,6 +122,7 @@ ads = sa.Table(
     sa.Column("creative", JSONB, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False, index=True),
     sa.Column("features_version", sa.BigInteger, nullable=False),
+    sa.Column("schedule", JSONB(none_as_null=True)),
     _id_range(),
     _one_of("state", STATES),
     _one_of("bid_type", BID_TYPES),
@@ -194,6 +197,63 @@ horizons = sa.Table(
 """Every transaction below `lowest_running` had ended at `recorded_at`: PostgreSQL calls it xmin,
 which no column of a table may be called."""
 
+ad_statistics = sa.Table(
+    "ad_statistics",
+    metadata,
+    sa.Column("hour", _TIME, primary_key=True),
+    sa.Column("ad_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("placement", sa.Text, primary_key=True),
+    sa.Column("snapshot_id", UUID(as_uuid=True), primary_key=True),
+    sa.Column("impressions", sa.BigInteger, nullable=False),
+    sa.Column("clicks", sa.BigInteger, nullable=False),
+    sa.Column("conversions", sa.BigInteger, nullable=False),
+    sa.Column("closes", sa.BigInteger, nullable=False),
+    sa.Column("conversion_value_micros", sa.Numeric, nullable=False),
+    sa.Column("spend_thousandths", sa.Numeric, nullable=False),
+    sa.Index(None, "ad_id", "hour"),
+    postgresql_with={"fillfactor": "70"},
+)
+"""Counts of the events that were decided in one hour; spend in thousandths of a micro."""
+
+statistics_cursor = sa.Table(
+    "statistics_cursor",
+    metadata,
+    _single(),
+    sa.Column("xid", Xid8, nullable=False),
+    sa.Column("system_identifier", sa.BigInteger, nullable=False),
+    sa.Column("complete_until", _TIME),
+    sa.Column("pending_xid", Xid8),
+    sa.Column("pending_at", _TIME),
+    sa.Column("moved_at", _TIME, nullable=False, server_default=_NOW),
+    _is_single(),
+)
+
+set_aside = sa.Table(
+    "set_aside",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("xid", Xid8, nullable=False, server_default=sa.text("pg_current_xact_id()")),
+    sa.Column("stored_xid", Xid8, nullable=False),
+    sa.Column("decided_at", _TIME, nullable=False),
+    sa.Column("ad_id", sa.BigInteger, nullable=False),
+    sa.Column("placement", sa.Text, nullable=False),
+    sa.Column("snapshot_id", UUID(as_uuid=True), nullable=False),
+    sa.Column("catalog_version", sa.BigInteger, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("price_micros", sa.BigInteger, nullable=False),
+    sa.Column("value_micros", sa.BigInteger),
+)
+"""Events that counted and were quarantined later, until the statistics have taken them back."""
+
+bid_type_changes = sa.Table(
+    "bid_type_changes",
+    metadata,
+    sa.Column("ad_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("version", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("before", sa.Text, nullable=False),
+)
+"""The bid type that an ad had until a catalog version; filled by a trigger on `ads`."""
+
 snapshots = sa.Table(
     "snapshots",
     metadata,
@@ -229,6 +289,70 @@ serving = sa.Table(
     sa.Column("pinned", sa.Boolean, nullable=False),
     _is_single(),
 )
+
+comparisons = sa.Table(
+    "comparisons",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column(
+        "snapshot_id",
+        UUID(as_uuid=True),
+        sa.ForeignKey("snapshots.id"),
+        nullable=False,
+        index=True,
+    ),
+    sa.Column("incumbent_id", UUID(as_uuid=True), sa.ForeignKey("snapshots.id"), nullable=False),
+    sa.Column("share", sa.Double),
+    sa.Column("rule", JSONB, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("started_at", _TIME, nullable=False),
+    sa.Column("measured_to", _TIME, nullable=False),
+    sa.Column("sums", JSONB, nullable=False),
+    sa.Column("judgement", JSONB),
+    sa.Column("ended_at", _TIME),
+    sa.Column("outcome", sa.Text),
+    sa.Column("ended_by", sa.Text),
+    sa.Column("end_reason", sa.Text),
+    _one_of("kind", COMPARISON_KINDS),
+    _one_of("outcome", COMPARISON_OUTCOMES),
+    sa.CheckConstraint("share > 0 AND share < 1", name="share_range"),
+    sa.CheckConstraint("(kind = 'canary') = (share IS NOT NULL)", name="share_of_canaries"),
+    sa.CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="outcome_of_ended"),
+    sa.Index(
+        "ix_comparisons_running",
+        "kind",
+        unique=True,
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
+)
+"""A canary or a shadow: `sums` are those of all its slices, `judgement` the last one."""
+
+comparison_slices = sa.Table(
+    "comparison_slices",
+    metadata,
+    sa.Column("comparison_id", sa.BigInteger, sa.ForeignKey("comparisons.id"), primary_key=True),
+    sa.Column("measured_from", _TIME, primary_key=True),
+    sa.Column("measured_to", _TIME, nullable=False),
+    sa.Column("sums", JSONB, nullable=False),
+)
+
+serving_history = sa.Table(
+    "serving_history",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("at", _TIME, nullable=False, server_default=sa.func.clock_timestamp(), index=True),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("subject_id", UUID(as_uuid=True), nullable=False),
+    sa.Column("snapshot_id", UUID(as_uuid=True), nullable=False),
+    sa.Column("pinned", sa.Boolean, nullable=False),
+    sa.Column("canary_id", UUID(as_uuid=True)),
+    sa.Column("share", sa.Double),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+"""What answered after each change: a row is the whole state that held until the next one."""
 
 training_cursor = sa.Table(
     "training_cursor",
@@ -276,7 +400,13 @@ api_keys = sa.Table(
     sa.Column("scopes", JSONB, nullable=False),
     sa.Column("created_at", _TIME, nullable=False),
     sa.Column("revoked_at", _TIME),
+    sa.Column("expires_at", _TIME),
+    sa.Column("requests_per_s", sa.Double),
+    sa.Column("replaces", UUID(as_uuid=True), sa.ForeignKey("api_keys.id")),
     sa.CheckConstraint("octet_length(sha256) = 32", name="sha256_length"),
+    sa.CheckConstraint(
+        "requests_per_s > 0 AND requests_per_s < 'Infinity'", name="requests_per_s_positive"
+    ),
 )
 
 token_keys = sa.Table(
@@ -299,6 +429,8 @@ audit = sa.Table(
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("before", JSONB),
     sa.Column("after", JSONB),
+    sa.Index(None, "subject", "id"),
+    sa.Index(None, "actor", "id"),
 )
 
 workers = sa.Table(
@@ -309,5 +441,23 @@ workers = sa.Table(
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("catalog_version", sa.BigInteger, nullable=False),
     sa.Column("snapshot_id", UUID(as_uuid=True)),
+    sa.Column("canary_id", sa.BigInteger),
     sa.Column("seen_at", _TIME, nullable=False),
+    sa.Column("serves_alone_s", sa.Double, nullable=False, server_default=sa.text("50")),
+    sa.Column("erasure_version", sa.BigInteger, nullable=False, server_default=sa.text("0")),
 )
+
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    sa.Column("hash", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("missing", sa.BigInteger, nullable=False),
+    sa.Column("feature", sa.Text, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("erased_at", _TIME, nullable=False, server_default=_NOW),
+    sa.Column("events_at", _TIME),
+    sa.Column("events", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.CheckConstraint("events >= 0", name="events_not_negative"),
+)
+"""Erased values by their hashes; `missing`: the hash of their feature without a value; `events`:
+stored events from which the value was taken, all of them by `events_at`."""

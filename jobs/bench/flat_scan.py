@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from app.serving.eligibility import among
+from app.serving.bitmaps import among
 from app.serving.pool import Wanted
 from app.serving.retrieval import Searchable, UserSide, flat_slack, scored, tangent_at
 from models.types import Bytes, Float32s, Int64s

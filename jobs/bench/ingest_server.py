@@ -37,11 +37,11 @@ class Ingestion:
 
     def worker_ms(self) -> float:
         """Milliseconds of processor time that the workers have used."""
-        return _used_ms(_below(self.pid))
+        return used_ms(below(self.pid))
 
     def database_ms(self) -> float:
         """Milliseconds of processor time that PostgreSQL has used, sessions that ended included."""
-        return _used_ms([self.postgres, *_below(self.postgres)], ended=True)
+        return used_ms([self.postgres, *below(self.postgres)], ended=True)
 
     async def send(self, bodies: list[str], connections: int, rate: float | None = None) -> Load:
         """Send each body once, `rate` requests a second. Raises `BenchmarkBroken`."""
@@ -79,24 +79,24 @@ async def ingesting(deployment: Deployment, workers: int) -> AsyncIterator[Inges
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             await until_ready(client)
-        yield Ingestion(process.pid, await _postgres(context.database), port, secret, tokens)
+        yield Ingestion(process.pid, await postgres(context.database), port, secret, tokens)
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         await process.wait()
 
 
-async def _postgres(database: Database) -> int:
+async def postgres(database: Database) -> int:
     """The main process of the database: the parent of any session's."""
     async with database.session() as connection:
         session: int = await connection.fetchval("SELECT pg_backend_pid()")
         return _parent(session)
 
 
-def _below(pid: int) -> list[int]:
+def below(pid: int) -> list[int]:
     """The processes that one has started, and those that these have."""
     own = [found for found in _processes() if _parent(found) == pid]
-    return [*own, *(further for one in own for further in _below(one))]
+    return [*own, *(further for one in own for further in below(one))]
 
 
 def _processes() -> Iterator[int]:
@@ -107,7 +107,7 @@ def _parent(pid: int) -> int:
     return int((_stat(pid) or ["", "0"])[1])
 
 
-def _used_ms(pids: Iterable[int], *, ended: bool = False) -> float:
+def used_ms(pids: Iterable[int], *, ended: bool = False) -> float:
     """Processor time of these processes; with `ended`, of their children that have ended too."""
     used = [_stat(pid)[11 : 15 if ended else 13] for pid in pids]
     return _TICK_MS * sum(int(ticks) for one in used for ticks in one)

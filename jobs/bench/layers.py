@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -22,7 +23,9 @@ from app.main import create_app
 from app.serving import pipeline, scoring
 from app.serving.auction import expected_cpm
 from app.serving.bundle import Bundle
+from app.serving.page import Ask, best, contest, fill
 from app.serving.tokens import Tokens
+from app.serving.trial import Exploration
 from jobs.bench.deployment import BenchmarkBroken, Deployment
 from jobs.bench.report import Measure, measure
 from models.offset import sigmoid
@@ -87,7 +90,6 @@ def _steps(subject: _Subject, bundle: Bundle, tokens: Tokens) -> dict[str, tuple
     rows = [live.rows_of(query.ad_ids) for query in queries]
     users = [bundle.users.of(query.user) for query in queries]
     hashes = [bundle.encoder.user_hashes(query.user) for query in queries]
-    masks = [live.eligibility.mask(query.user, now_ms) for query in queries]
     scores = [live.searchable.scores(*pair) for pair in zip(rows, users, strict=True)]
     rates = [sigmoid(one) for one in scores]
     columns = live.columns
@@ -98,6 +100,12 @@ def _steps(subject: _Subject, bundle: Bundle, tokens: Tokens) -> dict[str, tuple
     pages = [of_decision(one) for one in subject.decisions]
     wanted = [pipeline.DecisionQuery(one.user, one.slots, one.placement) for one in pages]
     decided = [pipeline.decide(bundle, one, now_ms, uuid7(now_ms), tokens) for one in wanted]
+    sealed = [ad.token for one in decided for ad in one.ads]
+    contents = [tokens.read(sealed[at % len(sealed)]) for at in range(len(decided))]
+    wide = [bundle.users.of(one.user) for one in pages]
+    asks = [Ask(one.slots, one.placement) for one in pages]
+    who = [contest(live, one.user, now_ms, ask) for one, ask in zip(pages, asks, strict=True)]
+    always = Exploration(share=1.0, most=len(live), tried={})
     return {
         "score_key": ("the API key: header, hash, look-up", lambda i: admit(requests[i], "score")),
         "score_decode": ("the body from JSON, checked", lambda i: decode(subject.scores[i])),
@@ -116,13 +124,9 @@ def _steps(subject: _Subject, bundle: Bundle, tokens: Tokens) -> dict[str, tuple
         ),
         "score_sigmoid": ("scores to probabilities", lambda i: sigmoid(scores[i])),
         "score_ecpm": ("expected revenue", lambda i: expected_cpm(rates[i], *bids[i])),
-        "score_mask": (
-            "which ads of the catalog may serve this user",
-            lambda i: live.eligibility.mask(queries[i].user, now_ms),
-        ),
-        "score_reasons": (
-            "why candidates may not serve",
-            lambda i: live.eligibility.reasons(rows[i], masks[i], now_ms),
+        "score_eligible": (
+            "which candidates may not serve this user, and why",
+            lambda i: live.eligibility.reasons_of(queries[i].user, rows[i], now_ms),
         ),
         "score_all": (
             "everything from the decoded query to the answer's lines: the parts above and an"
@@ -131,6 +135,26 @@ def _steps(subject: _Subject, bundle: Bundle, tokens: Tokens) -> dict[str, tuple
         ),
         "score_json": ("the answer to JSON", lambda i: encode(answers[i])),
         "score_response": ("the answer to JSON, in a response", lambda i: body.answer(answers[i])),
+        "decisions_mask": (
+            "which ads of the catalog may serve this user, and the placement's floor",
+            lambda i: contest(live, pages[i].user, now_ms, asks[i]),
+        ),
+        "decisions_retrieval": (
+            "the best ads of those that may serve",
+            lambda i: best(live, wide[i], asks[i], who[i]),
+        ),
+        "decisions_page": (
+            "the best ads, the auction, a page without a trial",
+            lambda i: fill(live, wide[i], asks[i], who[i], UUID(int=i)),
+        ),
+        "decisions_token": (
+            "one ad's token",
+            lambda i: tokens.seal(contents[i]),
+        ),
+        "decisions_trial": (
+            "from the decoded query to the decision, its last slot given to a new ad",
+            lambda i: pipeline.decide(bundle, wanted[i], now_ms, uuid7(now_ms), tokens, always),
+        ),
         "decisions_all": (
             "from the decoded query to the decision, tokens included",
             lambda i: pipeline.decide(bundle, wanted[i], now_ms, uuid7(now_ms), tokens),

@@ -33,12 +33,24 @@ def _point(factor: float, offered: float, load: Load) -> dict[str, Measure]:
     name, about = f"overload_{factor:g}x", f"POST {PATH} at {factor:g} times the capacity"
     found = {
         f"{name}_answered": measure(
-            [load.throughput],
+            [max(load.answers, 1) / load.seconds],
             "requests/s",
-            f"{about}: requests answered with scores; baseline: requests that were due. The others"
-            " were refused with 503, or their deadline passed before they could be sent",
+            f"{about}: requests answered with scores (one stands for none); baseline: requests"
+            " that were due. The others were refused with 503, or their deadline passed before they"
+            " could be sent",
             baseline=[offered],
         ),
+    }
+    if load.answers:  # none, where other programs leave worker or client next to nothing
+        found |= _latencies(name, about, load)
+    if load.refused_ms:
+        late = load.refused_ms[int(0.99 * len(load.refused_ms))]
+        found[f"{name}_refused_p99"] = measure([late], "ms", f"{about}: 99 % of the refusals")
+    return found
+
+
+def _latencies(name: str, about: str, load: Load) -> dict[str, Measure]:
+    return {
         f"{name}_p50": measure(
             [load.latency_ms(0.5)], "ms", f"{about}: half of the answers, from when each was due"
         ),
@@ -49,7 +61,3 @@ def _point(factor: float, offered: float, load: Load) -> dict[str, Measure]:
             target=("value at most", float(DEADLINE_MS)),
         ),
     }
-    if load.refused_ms:
-        late = load.refused_ms[int(0.99 * len(load.refused_ms))]
-        found[f"{name}_refused_p99"] = measure([late], "ms", f"{about}: 99 % of the refusals")
-    return found

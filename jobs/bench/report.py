@@ -58,7 +58,12 @@ class Report(msgspec.Struct, frozen=True):
         "bench targeting",
         "bench retrieval",
         "bench ingest",
+        "bench import",
+        "bench backlog",
         "bench swap",
+        "bench pause",
+        "bench statistics",
+        "bench soak",
     ]
     format: int
     machine: Machine

@@ -37,14 +37,14 @@ class Sizes:
     ads: int = 2_000
     events: int = 200_000
     bodies: int = 500
-    rounds: int = 7
+    rounds: int = 5
     seconds: float = 2.5
     connections: int = 8
     rate: float = 200.0
     factors: tuple[float, ...] = overload.FACTORS
 
 
-QUICK = Sizes(events=20_000, rounds=3, seconds=0.7, factors=(0.5, 1.0, 3.0))
+QUICK = Sizes(events=20_000, rounds=2, seconds=0.7, factors=(0.5, 1.0, 3.0))
 
 
 def run(report: Path | None, seed: int, quick: bool = False, sizes: Sizes | None = None) -> int:

@@ -6,10 +6,11 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -19,7 +20,9 @@ from jobs.bench.application import ANSWERS, TYPES, baseline_path
 from jobs.bench.client import Load, Plan
 from jobs.bench.deployment import BenchmarkBroken, Deployment
 
-_READY_S = 60.0
+_T = TypeVar("_T")
+_READY_S = 120.0
+"""How long a process may take until it is ready: 300,000 ads on a busy machine."""
 _WANTED = {
     "/v1/score": '"ads":[',
     "/v1/score:batch": '"users":[',
@@ -69,7 +72,7 @@ class Server:
             keeps=keeps,
         )
         found = msgspec.json.decode(await in_a_process(plan), type=Load)
-        if found.wrong or not found.answers:
+        if found.wrong or not (found.answers or found.refused_ms):
             raise BenchmarkBroken(f"{found.wrong} answers were wrong, first: {found.first_wrong}")
         return found
 
@@ -91,7 +94,7 @@ async def serving(
         env={**environment(deployment), **(settings or {}), ANSWERS: str(answers)},
     )
     try:
-        found = await _answers(port, secret, bodies)
+        found = await while_running(process, _answers(port, secret, bodies))
         answers.write_bytes(msgspec.json.encode(found))
         yield Server(process.pid, port, secret, bodies)
     finally:
@@ -126,6 +129,19 @@ async def _answers(port: int, secret: str, bodies: dict[str, list[str]]) -> dict
                 answer.raise_for_status()
             found[path] = [answer.text for answer in answers]
     return found
+
+
+async def while_running(process: asyncio.subprocess.Process, work: Coroutine[Any, Any, _T]) -> _T:
+    """What the work gives. Raises `BenchmarkBroken` as soon as the process has ended."""
+    working, ended = asyncio.ensure_future(work), asyncio.ensure_future(process.wait())
+    try:
+        await asyncio.wait((working, ended), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise BenchmarkBroken(f"the server ended with code {process.returncode}")
+        return working.result()
+    finally:
+        working.cancel()
+        ended.cancel()
 
 
 async def until_ready(client: httpx.AsyncClient) -> None:

@@ -57,17 +57,17 @@ class Sizes:
     events: int = 100_000
     changes: int = 100
     rounds: int = 10
-    steady_s: float = 15.0
+    steady_s: float = 8.0
     swaps: int = 30
     every_s: float = 2.0
     rate: float = 100.0
     bodies: int = 500
-    starts: int = 5
+    starts: int = 3
     around: int = 10
     memory_s: float = 10.0
 
 
-QUICK = Sizes(20_000, 20_000, 50, 2, 5.0, 8, bodies=100, starts=2, around=4)
+QUICK = Sizes(20_000, 20_000, 50, 1, 4.0, 6, bodies=100, starts=1, around=2, memory_s=3.0)
 
 
 def run(report: Path | None, seed: int, quick: bool = False, sizes: Sizes | None = None) -> int:

@@ -18,7 +18,14 @@ _FAULTS = (OSError, EOFError, ValueError, asyncio.LimitOverrunError)
 
 
 class RequestFailed(Exception):
-    """A request without a 2xx answer; the message says which and why."""
+    """A request without a 2xx answer; the message says which and why.
+
+    `status`: of the answer, None where there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Connection:
@@ -70,7 +77,8 @@ class Client:
         except _FAULTS as error:
             raise RequestFailed(f"POST {path}: {type(error).__name__} {error}") from error
         if status != 200:
-            raise RequestFailed(f"POST {path}: {status} {answer[:300].decode(errors='replace')}")
+            detail = answer[:300].decode(errors="replace")
+            raise RequestFailed(f"POST {path}: {status} {detail}", status)
         return answer
 
     def close(self) -> None:

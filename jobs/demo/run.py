@@ -21,6 +21,7 @@ from jobs.demo import summary
 from jobs.demo.acts import Acts
 from jobs.demo.admin import Admin
 from jobs.demo.children import Child
+from jobs.demo.dashboard import open_dashboard
 from jobs.demo.deployment import Deployment, deployed
 from jobs.demo.errors import DemoFailed, PartEnded
 from jobs.demo.ledger import Ledger
@@ -117,6 +118,8 @@ class _Demo:
             await self._first_answer(deployment)
             self.is_on_stage = True
             await stack.enter_async_context(self._screen())
+            opening = open_dashboard(deployment, settings.from_environment(), self.story)
+            await stack.enter_async_context(_background(opening))
             await stack.enter_async_context(_background(self.models.follow(admin)))
             await self._until_the_end(acts, deployment, visitors.child)
         return acts

@@ -43,10 +43,12 @@ class View:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Everything in the height of the terminal."""
-        width, rest = options.max_width, max(console.height - _FIXED_LINES, 6)
+        told = self._dashboard()
+        width, rest = options.max_width, max(console.height - _FIXED_LINES - len(told), 6)
         models = min(max(rest // 3, 3), 12)
         yield Group(
             self._head(),
+            *told,
             Panel(self._gains(width), title=_GAINS, title_align="left"),
             Panel(self._models(models, width), title="Newest snapshots", title_align="left"),
             Panel(self._story(rest - models, width), title="On stage", title_align="left"),
@@ -69,6 +71,14 @@ class View:
             overflow="ellipsis",
             no_wrap=True,
         )
+
+    def _dashboard(self) -> list[Text]:
+        """Where it is and a key to it: on lines of their own, to be copied."""
+        if self.story.dashboard is None:
+            return []
+        address, key = self.story.dashboard
+        lines = (f" Dashboard {address}, log in with this key:", f" {key}")
+        return [Text(line, style="cyan", no_wrap=True) for line in lines]
 
     def _gains(self, width: int) -> Table:
         found = means(self.ledger.since(WINDOW_S))

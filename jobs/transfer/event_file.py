@@ -17,13 +17,14 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from jobs.logfile import Dictionary, gather
+from jobs.logfile import Dictionary
 from jobs.scratch import Scratch
-from jobs.transfer.copy_rows import Rows, packed
+from jobs.transfer.copy_rows import Rows, Voids, of_one_length, packed
 from jobs.transfer.mapping import FIELDS, column_map
+from models.erasure import NOTHING, Erased
 from models.errors import FeatureValueInvalid, LogInvalid
 from models.features import Encoder, Feature, Schema
-from models.types import MAX_ID, Bytes, Int64s
+from models.types import MAX_ID, Int64s, Ragged
 
 BLOCK = 200_000
 """Rows that are coded at once."""
@@ -79,8 +80,20 @@ class EventFile(Scratch):
             found[day] = found.get(day, 0) + count
         return list(found.items())
 
-    def rows(self, day: date) -> Iterator[Rows]:
-        """The events of one day, at most `BLOCK` at once, each type and placement by itself."""
+    def cuts(self, day: date, pieces: int) -> Int64s:
+        """The times (ms) that part a day's events into pieces of about the same size: int64."""
+        parts = [one / pieces for one in range(1, pieces)]
+        row = self._database.execute(
+            "SELECT quantile_disc(time_ms, $1) FROM good WHERE day = $2", [parts, day]
+        ).fetchone()
+        return np.array([] if row is None or not parts else row[0], np.int64)
+
+    def rows(self, day: date, erased: Erased = NOTHING) -> Iterator[Rows]:
+        """The events of one day, at most `BLOCK` at once, without the values that are `erased`.
+
+        Each type, each placement and each width of features by itself.
+        """
+        known = [_without(one, erased) for one in self._dictionaries]
         for of, kind, placement, first, count in self._segments:
             for start in range(first, first + count, BLOCK) if of == day else ():
                 stop = min(start + BLOCK, first + count)
@@ -88,37 +101,20 @@ class EventFile(Scratch):
                     "SELECT * FROM good WHERE rowid >= $1 AND rowid < $2 ORDER BY rowid",
                     [start, stop],
                 ).fetchnumpy()
-                yield self._coded(kind, placement, block)
+                rows = _coded(kind, placement, block)
+                if kind != "impression":
+                    yield rows
+                    continue
+                for places, features in self._packed(block, known, erased):
+                    yield rows.with_features(places, features)
 
-    def _coded(self, kind: str, placement: str, block: dict[str, Any]) -> Rows:
-        values = block["value"]
-        return Rows(
-            kind=kind,
-            placement=placement,
-            time_ms=np.asarray(block["time_ms"], np.int64),
-            decision=_sixteen(block["decision_high"], block["decision_low"]),
-            slot=np.asarray(block["slot"], np.int64),
-            ad_id=np.asarray(block["ad_id"], np.int64),
-            snapshot=_sixteen(block["snapshot_high"], block["snapshot_low"]),
-            catalog_version=np.asarray(block["catalog_version"], np.int64),
-            price_micros=np.asarray(block["price_micros"], np.int64),
-            propensity=np.asarray(block["propensity"], np.float64),
-            value_micros=np.asarray(values, np.int64),
-            has_value=bool(block["has_value"][0]),
-            features=self._packed(block) if kind == "impression" else None,
-        )
-
-    def _packed(self, block: dict[str, Any]) -> tuple[Bytes, Int64s]:
+    def _packed(
+        self, block: dict[str, Any], known: list[Dictionary], erased: Erased
+    ) -> Iterator[tuple[Int64s, Voids]]:
         if "features" in self._map.columns:
-            blobs = list(block["blob"])
-            lengths = np.array([len(one) for one in blobs], np.int64)
-            return np.frombuffer(b"".join(blobs), np.uint8), lengths
+            return of_one_length([erased.blob(one) if erased else one for one in block["blob"]])
         codes = [np.asarray(block[f"c{i}"], np.int64) for i in range(len(self._features))]
-        users = len(self.schema.user)
-        return packed(
-            gather(self._dictionaries[:users], codes[:users]),
-            gather(self._dictionaries[users:], codes[users:]),
-        )
+        return packed(known, codes)
 
     def _open(self, mapping: Path | None) -> None:
         self._database.execute("SET TimeZone = 'UTC'; SET memory_limit = '1GB'; SET threads = 2")
@@ -129,13 +125,19 @@ class EventFile(Scratch):
         given = [str(self.path)]
         described = self._database.execute(f"SELECT * FROM {source} LIMIT 0", given).description  # noqa: S608
         self._map = column_map(mapping, [str(one[0]) for one in described or ()], self.schema)
-        fields = ", ".join(f"{self._text(name)} AS {_quoted(name)}" for name in self._names())
-        # DuckDB numbers the rows of an unordered window in the order in which it reads them.
+        stored = [one for one in self._names() if one in {"decided_at", *self._map.columns}]
+        texts = {name: f"{self._text(name)} AS {_quoted(name)}" for name in self._names()}
+        fields = ", ".join(texts[name] for name in stored)
+        # DuckDB numbers the rows of an unordered window in the order in which it reads them. What
+        # is temporary goes to disk where memory is short, but takes no time to be compressed.
         self._database.execute(
-            f"CREATE TABLE checked AS SELECT *, row_number() OVER () + {first - 1} AS line,"  # noqa: S608
+            f"CREATE TEMP TABLE given AS SELECT *, row_number() OVER () + {first - 1} AS line,"  # noqa: S608
             f" {_TIME} AS time_ms FROM (SELECT {fields} FROM {source})",
             given,
         )
+        # What the file lacks is the same in every row, and not stored a million times.
+        constant = "".join(f", {texts[one]}" for one in self._names() if one not in stored)
+        self._database.execute(f"CREATE TEMP VIEW checked AS SELECT *{constant} FROM given")  # noqa: S608
         self._reject_fields()
         self._encode_features()
         self._keep()
@@ -158,7 +160,8 @@ class EventFile(Scratch):
         self._database.execute(
             "CREATE TABLE bad (line BIGINT, field VARCHAR, said VARCHAR, why VARCHAR)"
         )
-        given = {"decided_at", *self._map.columns, *self._map.defaults}
+        told = {name for name, text in self._map.defaults.items() if text != FIELDS.get(name)}
+        given = {"decided_at", *self._map.columns, *told}
         for field, (holds, why) in ((one, _CHECKS[one]) for one in _CHECKS if one in given):
             self._database.execute(
                 f"INSERT INTO bad SELECT line, '{field}', {_quoted(field)}, '{why}' FROM checked"  # noqa: S608
@@ -223,13 +226,13 @@ class EventFile(Scratch):
         codes = "".join(f", d{i}.code AS c{i}" for i in coded)
         columns = _columns(self.path.name, has_ids) + codes
         self._database.execute(
-            f"CREATE TABLE kept AS SELECT {columns} FROM checked{joins}"  # noqa: S608
+            f"CREATE TEMP TABLE kept AS SELECT {columns} FROM checked{joins}"  # noqa: S608
             " WHERE line NOT IN (SELECT line FROM bad)"
         )
-        self._database.execute("DROP TABLE checked")
+        self._database.execute("DROP VIEW checked; DROP TABLE given")
         # Of two rows of one key one is enough: what is built aside has no key to refuse the other.
         self._database.execute(
-            "CREATE TABLE good AS SELECT * FROM (SELECT * FROM kept UNION ALL"  # noqa: S608
+            "CREATE TEMP TABLE good AS SELECT * FROM (SELECT * FROM kept UNION ALL"  # noqa: S608
             " SELECT * REPLACE ('click' AS type) FROM kept WHERE clicked AND type = 'impression')"
             f"{_FIRST_OF_KEY if has_ids else ''}"
             " ORDER BY day, type, placement, has_value, time_ms"
@@ -327,6 +330,31 @@ def _source(path: Path) -> tuple[str, int]:
     if path.suffix in (".ndjson", ".jsonl"):
         return "read_json($1, format = 'newline_delimited')", 1
     return "read_csv($1, header = true, all_varchar = true, delim = ',', quote = '\"')", 2
+
+
+def _coded(kind: str, placement: str, block: dict[str, Any]) -> Rows:
+    """Events of one type and placement, without features."""
+    return Rows(
+        kind=kind,
+        placement=placement,
+        time_ms=np.asarray(block["time_ms"], np.int64),
+        decision=_sixteen(block["decision_high"], block["decision_low"]),
+        slot=np.asarray(block["slot"], np.int64),
+        ad_id=np.asarray(block["ad_id"], np.int64),
+        snapshot=_sixteen(block["snapshot_high"], block["snapshot_low"]),
+        catalog_version=np.asarray(block["catalog_version"], np.int64),
+        price_micros=np.asarray(block["price_micros"], np.int64),
+        propensity=np.asarray(block["propensity"], np.float64),
+        value_micros=np.asarray(block["value"], np.int64),
+        has_value=bool(block["has_value"][0]),
+    )
+
+
+def _without(known: Dictionary, erased: Erased) -> Dictionary:
+    """The dictionary without erased values, each of which is missing instead."""
+    ptr = np.append(known.starts, len(known.ids))
+    left = erased.rows(Ragged(known.ids, ptr, 1))
+    return Dictionary(left.ids, left.ptr[:-1], np.diff(left.ptr))
 
 
 def _sixteen(high: Any, low: Any) -> npt.NDArray[np.void]:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import csv
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from app.storage.engine import Database
 from app.storage.event_import import import_day
 from jobs.transfer.copy_rows import COLUMNS, HEADER, TRAILER, copied
 from jobs.transfer.event_file import EventFile, Rejected
+from models.erasure import Erased
 from models.schema import Schema
+
+_PIECE = 500_000
+"""Events that get one transaction id: a training chunk can be cut between two of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,9 @@ async def import_file(
             if day in ledger.days:
                 skipped += count
             else:
-                new = await import_day(database, day, COLUMNS, _stream(file, day))
+                pieces = max(1, round(count / _PIECE))
+                lay = partial(_stream, file, day)
+                new = await import_day(database, day, COLUMNS, lay, pieces)
                 written, duplicate = written + new, duplicate + count - new
                 ledger.days.append(day)
                 place.write_bytes(msgspec.json.encode(ledger))
@@ -85,9 +93,18 @@ def write_rejected(rejected: Sequence[tuple[Path, Rejected]], path: Path) -> Non
         writer.writerows((source, *astuple(one)) for source, one in rejected)
 
 
-async def _stream(file: EventFile, day: date) -> AsyncIterator[bytes]:
-    """One binary COPY; a block is laid out while the database takes the one before."""
-    blocks = (copied(rows) for rows in file.rows(day))
+async def _stream(
+    file: EventFile, day: date, erased: Erased, ids: Sequence[int]
+) -> AsyncIterator[bytes]:
+    """One binary COPY; a block is laid out while the database takes the one before.
+
+    Each of the transaction ids is that of one span of time, the lowest that of the first.
+    """
+    cuts, given = await asyncio.to_thread(file.cuts, day, len(ids)), np.array(ids, np.int64)
+    blocks = (
+        copied(replace(rows, xid=given[cuts.searchsorted(rows.time_ms, "right")]))
+        for rows in file.rows(day, erased)
+    )
 
     def begun() -> asyncio.Task[bytes]:
         return asyncio.create_task(asyncio.to_thread(next, blocks, b""))

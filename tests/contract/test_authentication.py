@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 import pytest
 from fastapi.routing import APIRoute
@@ -101,6 +103,57 @@ async def test_revoked_key_stops_within_seconds(api: Api) -> None:
     await eventually(lambda: len(state.keys) == 2, 5)
     body = {"user": {}, "ad_ids": [1]}
     assert (await api.client("score").post("/v1/score", json=body)).status_code == 401
+
+
+async def test_expired_key_is_refused_without_the_database(api: Api) -> None:
+    """A worker ends a key by its own clock: the database may be away at that moment."""
+    end_ms = now_ms() + 1500
+    _, secret = await keys.create_api_key(
+        api.database, "short", ["admin"], now_ms(), expires_ms=end_ms
+    )
+    state, client = api.app.state.services.state, api.client()
+    await eventually(lambda: len(state.keys) == 4, 5)
+    headers = {"X-Api-Key": secret}
+    assert (await client.get("/v1/ads", headers=headers)).status_code == 200
+    held = dict(state.keys)
+    await asyncio.sleep((end_ms - now_ms()) / 1000 + 0.01)
+    state.keys = held  # as if the watcher had not come since
+    answer = await client.get("/v1/ads", headers=headers)
+    assert answer.status_code == 401
+    assert "expired" in answer.json()["detail"]
+
+
+async def test_key_beyond_its_rate_is_told_when_to_come_back(api: Api) -> None:
+    """429 with Retry-After on the short way and on the framework's; other keys are not touched."""
+    _, secret = await keys.create_api_key(
+        api.database, "busy", ["score", "admin"], now_ms(), requests_per_s=0.5
+    )
+    state, client = api.app.state.services.state, api.client()
+    await eventually(lambda: len(state.keys) == 4, 5)
+    headers = {"X-Api-Key": secret}
+    body = {"user": {}, "ad_ids": [1]}
+    assert (await client.post("/v1/score", json=body, headers=headers)).status_code == 200
+    for answer in (
+        await client.post("/v1/score", json=body, headers=headers),
+        await client.get("/v1/ads", headers=headers),
+    ):
+        assert answer.status_code == 429
+        assert 1 <= int(answer.headers["retry-after"]) <= 2
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["type"].endswith("rate-limited")
+    assert (await api.client("score").post("/v1/score", json=body)).status_code == 200
+
+
+async def test_admin_call_counts_once(api: Api) -> None:
+    """A call that names its actor looks the key up twice and is charged once."""
+    _, secret = await keys.create_api_key(
+        api.database, "careful", ["admin"], now_ms(), requests_per_s=1.0
+    )
+    await eventually(lambda: len(api.app.state.services.state.keys) == 4, 5)
+    headers = {"X-Api-Key": secret}
+    for _ in range(2):
+        answer = await api.client().patch("/v1/ads/1", json={"state": "active"}, headers=headers)
+        assert answer.status_code == 200
 
 
 async def test_admin_changes_are_audited_by_key(api: Api) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 import pytest
@@ -132,6 +131,6 @@ async def test_worker_that_serves_nothing_yet_is_not_waited_for(api: Api) -> Non
 async def test_worker_whose_process_is_gone_is_not_waited_for(api: Api) -> None:
     """A row left behind by a killed process of this host is removed."""
     gone = uuid7(now_ms())
-    await workers.register(api.database, gone, socket.gethostname(), 2**22 + 1)
+    await workers.register(api.database, gone, workers.this_host(), 2**22 + 1)
     await workers.beat(api.database, gone, 1, gone)
     await _change(api, "PATCH", "/v1/ads/1", {"state": "paused"})

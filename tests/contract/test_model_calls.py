@@ -3,53 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from pathlib import Path
 from uuid import UUID
 
 import httpx
 import msgspec
 import pytest
 
-from app.ids import uuid7
-from app.storage import job_runs, snapshots
-from app.storage.chunks import read_cursor
-from app.storage.snapshots import Training
 from models import snapshot as snapshot_folder
 from models.snapshot import Check, Verdict
-from tests.contract.conftest import Api, eventually, now_ms, running
+from tests.contract.conftest import Api, eventually, running
+from tests.contract.trained import trained
 
 pytestmark = pytest.mark.anyio
 
 REPAIRED = Verdict("repaired", ())
 REFUSED = Verdict("refused", (Check("finite", 1.0, 0.0, False, "a parameter is not finite"),))
-
-
-async def _trained(api: Api, verdict: Verdict | None = None, *, damaged: bool = False) -> UUID:
-    """Record what a training run would: the newest snapshot under a new id."""
-    served = await snapshots.serving(api.database)
-    assert served is not None
-    store = api.settings.snapshot_store
-    parent = snapshot_folder.load(store / str(served.head_id))
-    manifest = msgspec.structs.replace(
-        parent.manifest,
-        id=uuid7(now_ms()),
-        parent=served.head_id,
-        created_ms=now_ms(),
-        verdict=verdict or parent.manifest.verdict,
-    )
-    sealed = snapshot_folder.write(store, replace(parent, manifest=manifest))
-    if damaged:
-        _truncate(store / str(sealed.id) / "model.user_main.npy")
-    run = await job_runs.start_run(api.database, now_ms())
-    cursor = await read_cursor(api.database)
-    training = Training(run.id, sealed.verdict.result, [sealed], cursor, cursor, 0)
-    await snapshots.record(api.database, training, now_ms())
-    return sealed.id
-
-
-def _truncate(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-1])
 
 
 def _served(api: Api) -> UUID:
@@ -59,13 +27,13 @@ def _served(api: Api) -> UUID:
 
 async def test_accepted_snapshot_is_swapped_in(api: Api) -> None:
     """A worker serves what training has recorded, without a restart."""
-    made = await _trained(api)
+    made = await trained(api)
     await eventually(lambda: _served(api) == made)
 
 
 async def test_snapshots_are_listed_with_their_checks(api: Api) -> None:
     """Newest first; each check has its value and limit; the refused one says why."""
-    refused = await _trained(api, REFUSED)
+    refused = await trained(api, REFUSED)
     listed = (await api.call("admin", "GET", "/v1/snapshots")).json()["items"]
     assert listed[0]["id"] == str(refused)
     assert listed[0]["verdict"]["reasons"] == ["a parameter is not finite"]
@@ -77,7 +45,7 @@ async def test_snapshots_are_listed_with_their_checks(api: Api) -> None:
 
 async def test_refused_snapshot_is_never_promoted(api: Api) -> None:
     """Promotion of a refused snapshot is a conflict that names the reason."""
-    refused = await _trained(api, REFUSED)
+    refused = await trained(api, REFUSED)
     answer = await api.call("admin", "POST", f"/v1/snapshots/{refused}/promote")
     assert answer.status_code == 409
     assert "refused" in answer.json()["detail"]
@@ -87,14 +55,14 @@ async def test_refused_snapshot_is_never_promoted(api: Api) -> None:
 async def test_rollback_returns_to_the_one_before_and_pins(api: Api) -> None:
     """After a rollback the former snapshot serves, and goes on serving when a new one is made."""
     first = _served(api)
-    second = await _trained(api)
+    second = await trained(api)
     await eventually(lambda: _served(api) == second)
     answer = (await api.call("admin", "POST", "/v1/snapshots/rollback")).json()
     assert (answer["snapshot_id"], answer["head_id"]) == (str(first), str(first))
     assert answer["is_pinned"] is True
     assert (len(answer["acknowledged"]), answer["pending"]) == (1, [])
     assert _served(api) == first
-    third = await _trained(api)
+    third = await trained(api)
     promoted = await api.call("admin", "POST", f"/v1/snapshots/{third}/promote")
     assert promoted.json()["is_pinned"] is False
     assert _served(api) == third
@@ -104,7 +72,7 @@ async def test_a_snapshot_still_loading_does_not_come_after_a_rollback(api: Api)
     """Once a rollback is acknowledged no other snapshot serves, whatever was on its way."""
     first = _served(api)
     for delay_s in (0.0, 0.002, 0.005, 0.01, 0.02, 0.04):
-        await _trained(api)
+        await trained(api)
         await asyncio.sleep(delay_s)
         answer = await api.call("admin", "POST", "/v1/snapshots/rollback")
         assert answer.status_code == 200
@@ -123,7 +91,7 @@ async def test_nothing_to_roll_back_to_is_a_conflict(api: Api) -> None:
 async def test_pause_survives_a_swap(api: Api) -> None:
     """A paused ad stays paused under the next snapshot."""
     await api.call("admin", "PATCH", "/v1/ads/10", json={"state": "paused"})
-    made = await _trained(api)
+    made = await trained(api)
     await eventually(lambda: _served(api) == made)
     body = {"user": {}, "slots": 50}
     answer = await api.call("score", "POST", "/v1/decisions", json=body)
@@ -133,7 +101,7 @@ async def test_pause_survives_a_swap(api: Api) -> None:
 async def test_damaged_snapshot_is_refused_and_the_incumbent_stays(api: Api) -> None:
     """An altered file keeps the snapshot out; readiness names it."""
     incumbent = _served(api)
-    made = await _trained(api, damaged=True)
+    made = await trained(api, damaged=True)
     state = api.app.state.services.state
     await eventually(lambda: state.snapshot_fault is not None)
     assert _served(api) == incumbent
@@ -148,7 +116,7 @@ async def test_a_worker_that_starts_over_a_damaged_snapshot_serves_the_one_befor
 ) -> None:
     """With nothing in memory it takes the newest earlier snapshot that loads, and says why."""
     good = _served(api)
-    damaged = await _trained(api, damaged=True)
+    damaged = await trained(api, damaged=True)
     async with running(api.settings) as app:
         state = app.state.services.state
         await eventually(lambda: None not in (state.bundle, state.snapshot_fault))
@@ -158,7 +126,7 @@ async def test_a_worker_that_starts_over_a_damaged_snapshot_serves_the_one_befor
 
 async def test_a_snapshot_with_a_rewritten_manifest_cannot_be_promoted(api: Api) -> None:
     """What the database recorded is what counts: a changed bias is found."""
-    made = await _trained(api, REPAIRED)
+    made = await trained(api, REPAIRED)
     folder = api.settings.snapshot_store / str(made)
     altered = msgspec.structs.replace(snapshot_folder.verify(folder), bias=5.0)
     (folder / "manifest.json").write_bytes(snapshot_folder.manifest_json(altered))
@@ -169,7 +137,7 @@ async def test_a_snapshot_with_a_rewritten_manifest_cannot_be_promoted(api: Api)
 
 async def test_damaged_snapshot_cannot_be_promoted(api: Api) -> None:
     """Promotion looks at the files first, so that no worker has to."""
-    made = await _trained(api, damaged=True)
+    made = await trained(api, damaged=True)
     answer = await api.call("admin", "POST", f"/v1/snapshots/{made}/promote")
     assert answer.status_code == 409
     assert answer.json()["type"].endswith("snapshot-corrupt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import inspect
 from typing import Any
 
@@ -154,3 +155,21 @@ def test_no_storage_error_is_unmapped() -> None:
     ]
     unmapped = {kind.__name__ for kind in kinds if not set(kind.__mro__) & set(errors.TABLE)}
     assert unmapped <= NOT_FOR_CALLERS
+
+
+async def test_compressed_body_is_refused(api: Api) -> None:
+    """A small body that unpacks to a huge one is never unpacked."""
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    content = gzip.compress(b'{"user":{},"slots":1}')
+    answer = await api.client("score").post("/v1/decisions", content=content, headers=headers)
+    assert answer.status_code == 415
+    assert "Content-Encoding" in answer.json()["detail"]
+
+
+async def test_trouble_of_the_database_names_no_host() -> None:
+    """What the driver says of users and addresses is for the log, not for callers."""
+    error = storage_errors.DatabaseUnavailable("no password for user adscent at 10.0.0.5:5432")
+    told = bytes(errors.answer_to(error).body).decode()
+    assert "does not answer" in told
+    assert "10.0.0.5" not in told
+    assert "user" not in told

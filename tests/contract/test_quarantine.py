@@ -125,3 +125,17 @@ async def test_a_click_without_an_impression_is_kept(api: Api) -> None:
     answer = await _post(api, ("impression", ad["token"]), ("click", ad["token"]))
     assert (answer["accepted"], answer["duplicate"]) == (1, 1)
     assert await _stored(api) == [("click", None), ("impression", None)]
+
+
+async def test_repeats_of_what_was_refused_break_no_rule(api: Api) -> None:
+    """While too much waits, honest senders come again and again; their click counts in the end."""
+    [ad] = await _ads(api, 1)
+    writer = api.app.state.services.events
+    body = {"events": [{"type": "click", "token": ad["token"]}]}
+    most, writer._buffer = writer._buffer, 0
+    for _ in range(9):
+        answer = await api.call("ingest", "POST", "/v1/events", json=body)
+        assert answer.status_code == 503
+    writer._buffer = most
+    await _post(api, ("click", ad["token"]))
+    assert await _stored(api) == [("click", None)]

@@ -175,6 +175,27 @@ async def test_large_backlog_is_cut_between_transactions(
     assert [blob for chunk in found for blob in chunk.features] == [one.features for one in given]
 
 
+async def test_a_backlog_that_is_expected_is_cut_alike(
+    writer: EventWriter, database: Database
+) -> None:
+    """Who is behind is given the very chunks that would be found without knowing it."""
+    now = now_ms()
+    for n in range(8):
+        await writer.write([event(decided_ms=now + 10 * n + m) for m in range(1 + n % 3)])
+    await chunks.record_horizon(database)
+    while True:
+        given = [
+            await chunks.read_chunk(database, 0.0, 4, is_behind=is_behind)
+            for is_behind in (False, True)
+        ]
+        first, second = ((one.end, one.is_cut, one.time_ms.tolist()) for one in given)
+        assert first == second
+        async with database.begin() as connection:
+            await chunks.advance(connection, given[0].start, given[0].end)
+        if not given[0].is_cut:
+            break
+
+
 async def test_one_large_transaction_is_not_cut(writer: EventWriter, database: Database) -> None:
     """A transaction is read whole, so that the cursor can pass it."""
     await writer.write([event() for _ in range(20)])
@@ -216,6 +237,21 @@ async def test_other_cluster_is_refused_until_the_rebase(
             await chunks.advance(connection, learned.end, learned.end)
     await chunks.rebase(database, "ann")
     assert (await next_chunk(database)).features == [b"waiting"]
+    assert (await next_chunk(database)).features == []
+
+
+async def test_events_since_the_restore_are_read_once_after_the_rebase(
+    writer: EventWriter, database: Database
+) -> None:
+    """Their ids are of a cluster that began anew, far below the restored cursor."""
+    await writer.write([event(features=b"learned")])
+    await next_chunk(database)
+    await execute(database, "UPDATE events SET xid = " + AHEAD.format("xid"))  # noqa: S608 - of our making
+    moved = f"impressions_xid = {AHEAD.format('impressions_xid')}, system_identifier = 1"
+    await execute(database, f"UPDATE training_cursor SET {moved}")  # noqa: S608 - of our making
+    await writer.write([event(features=b"since")])
+    await chunks.rebase(database, "ann")
+    assert (await next_chunk(database)).features == [b"since"]
     assert (await next_chunk(database)).features == []
 
 

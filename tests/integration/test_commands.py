@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from app import cli
-from app.commands import ads, keys
-from app.commands.errors import ImportInvalid
+from app.commands import ads, events, keys
+from app.commands.errors import DurationInvalid, ImportInvalid
+from app.commands.session import with_database
 from app.settings import Settings
 from app.storage import migrate
+from app.storage.audit import list_audit
 from app.storage.embedded import EmbeddedPostgres
 from app.storage.errors import MigrationsPending
 from tests.unit.conftest import SCHEMA
@@ -92,3 +95,41 @@ def test_key_list_shows_what_is_revoked(
     lines = shown.output.splitlines()
     assert any(f"{kept}  active" in line and "score" in line and "admin" in line for line in lines)
     assert any(f"{gone}  revoked 20" in line and "has been revoked" in line for line in lines)
+
+
+def test_key_is_made_rotated_and_limited_by_command(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`keys list` shows the end and the rate of each; a rotated one ends with its grace."""
+    monkeypatch.setenv("DATABASE_URL", str(settings.database_url))
+    run = CliRunner().invoke
+    scope = ["--scope", "admin", "--expires", "90d", "--rate", "20"]
+    made = run(cli.app, ["keys", "create", "agency", *scope])
+    key_id = made.output.split()[1]
+    assert "secret  adscent_" in made.output
+    assert "ends in 1h" in run(cli.app, ["keys", "rotate", key_id, "--grace", "1h"]).output
+    assert f"{key_id}: 5/s" in run(cli.app, ["keys", "limit", key_id, "--rate", "5"]).output
+    old, new = run(cli.app, ["keys", "list"]).output.splitlines()[1:]
+    assert old.startswith(f"{key_id}  active")
+    assert old.split()[-1] == "5/s"
+    assert new.split()[-1] == "20/s"
+    assert "never" not in old + new
+
+
+@pytest.mark.parametrize("given", ["90", "d", "1w", "-1d", "1.5h", "9999999d"])
+def test_length_of_time_is_explained(given: str) -> None:
+    """What is no length of time is refused with an example of one."""
+    with pytest.raises(DurationInvalid, match="90d"):
+        keys.milliseconds(given)
+
+
+def test_import_of_events_is_audited(settings: Settings, tmp_path: Path) -> None:
+    """What is imported is trained on, so who wants to know can see that it was."""
+    file = tmp_path / "log.csv"
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    file.write_text(f"decided_at,ad_id,clicked\n{yesterday:%Y-%m-%dT%H:%M:%SZ},1,0\n")
+    [(_, found)] = events.take(settings, [file], None, dry_run=False, told=lambda *_: None)
+    assert found.written == 1
+    [row] = with_database(settings, lambda database: list_audit(database, 1, subject="events"))
+    assert (row.actor, row.action) == ("cli", "import")
+    assert row.after == {"file": "log.csv", "written": 1, "rejected": 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
-from app.storage import partitions
+from app.storage import chunks, partitions
 from app.storage.engine import Database
+from app.storage.event_import import import_day
 from app.storage.events import EventWriter
+from jobs.transfer import importing
+from jobs.transfer.copy_rows import COLUMNS, HEADER, TRAILER
 from jobs.transfer.event_file import EventFile
 from jobs.transfer.exporting import export_events
 from jobs.transfer.importing import Imported, check_file, import_file, write_rejected
+from models.erasure import Erased
 from models.errors import LogInvalid
 from models.features import Encoder, pack
 from models.schema import parse_schema
@@ -215,3 +220,45 @@ async def test_what_is_exported_comes_back_the_same(database: Database, tmp_path
             await connection.execute(sa.text("DELETE FROM events"))
         assert (await _import(database, tmp_path / name, tmp_path)).written == 2
         assert [row[:11] for row in await _rows(database)] == before
+
+
+async def test_a_large_day_is_learned_in_several_chunks_in_its_order(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day is one transaction, and yet no chunk need hold all of it; none holds later events
+    than the next one.
+    """
+    monkeypatch.setattr(importing, "_PIECE", 10)
+    rows = [f"2026-01-02T{n // 4:02}:{n % 4}0:00Z,7,0,{'ab'[n % 2]},us,20,hats" for n in range(60)]
+    await _import(database, _csv(tmp_path, *reversed(rows)), tmp_path)
+    await chunks.record_horizon(database)
+    found: list[int] = []
+    sizes, is_cut = [], True
+    while is_cut:
+        chunk = await chunks.read_chunk(database, 0.0, 15)
+        async with database.begin() as connection:
+            await chunks.advance(connection, chunk.start, chunk.end)
+        found += chunk.time_ms.tolist()
+        sizes.append(len(chunk))
+        is_cut = chunk.is_cut
+    assert (sum(sizes), max(sizes) <= 15, len(sizes) >= 4) == (60, True, True)
+    assert found == sorted(found)
+
+
+async def test_no_chunk_comes_near_an_import_that_runs(database: Database) -> None:
+    """The later ids of a day's rows are below no horizon until the day is committed."""
+    await partitions.ensure_partitions(database, now_ms())
+    ids: list[int] = []
+
+    async def lay(_: Erased, given: Sequence[int]) -> AsyncIterator[bytes]:
+        ids.extend(given)
+        writer = EventWriter(database)  # others go on, and their ids are higher still
+        await writer.write([event()])
+        await writer.close()
+        assert await chunks.record_horizon(database) <= given[0]
+        yield HEADER
+        yield TRAILER
+
+    await import_day(database, date(2026, 1, 2), COLUMNS, lay, 3)
+    assert ids == sorted(set(ids))
+    assert await chunks.record_horizon(database) > ids[-1]

@@ -6,7 +6,6 @@ import asyncio
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -231,26 +230,3 @@ async def _until_answered(writer: EventWriter, given: list[Event]) -> list[str]:
             return list(await writer.write(given))
         except DatabaseUnavailable:
             await asyncio.sleep(0.05)
-
-
-async def test_partitions_are_made_ahead_once(database: Database) -> None:
-    """Yesterday, today and a week ahead; a second call finds nothing to do."""
-    today = partitions.day_of(now_ms())
-    made = await partitions.ensure_partitions(database, now_ms())
-    assert made == [today + timedelta(days=offset) for offset in range(-1, 8)]
-    assert await partitions.ensure_partitions(database, now_ms()) == []
-    assert await partitions.list_partitions(database) == made
-
-
-async def test_untrained_partition_is_not_dropped(database: Database, writer: EventWriter) -> None:
-    """Retention waits for training: a day with impressions above the cursor stays."""
-    await writer.write([event(decided_ms=now_ms() - DAY_MS)])
-    tomorrow = partitions.day_of(now_ms()) + timedelta(days=1)
-    dropped = await partitions.drop_partitions(database, tomorrow)
-    assert dropped == [partitions.day_of(now_ms())]
-    move = "UPDATE training_cursor SET impressions_xid = pg_current_xact_id()"
-    async with database.begin() as connection:
-        await connection.execute(sa.text(move))
-    dropped = await partitions.drop_partitions(database, tomorrow)
-    assert dropped == [partitions.day_of(now_ms() - DAY_MS)]
-    assert await rows(database) == []

@@ -76,6 +76,16 @@ async def test_tick_is_claimed_by_one(database: Database) -> None:
     assert await job_runs.claim_tick(database, "retention", tick)
 
 
+async def test_ticks_of_a_clock_that_was_ahead_are_freed(database: Database) -> None:
+    """After the clock went back its ticks come again; those of the past stay taken."""
+    now = now_ms()
+    for tick in (now - 1000, now + 1000):
+        assert await job_runs.claim_tick(database, "retrain", tick)
+    await job_runs.free_ticks(database, now)
+    assert not await job_runs.claim_tick(database, "retrain", now - 1000)
+    assert await job_runs.claim_tick(database, "retrain", now + 1000)
+
+
 async def test_one_process_leads(database: Database) -> None:
     """While one leads another does not; when it stops the other can."""
     async with job_runs.try_lead(database) as lead:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from app.storage import keys
 from app.storage.audit import list_audit
 from app.storage.engine import Database
-from app.storage.errors import ConstraintBroken, NotFound
+from app.storage.errors import Conflict, ConstraintBroken, NotFound
 from tests.integration.making import now_ms
 
 pytestmark = pytest.mark.anyio
@@ -54,6 +54,83 @@ async def test_unknown_scope_is_refused(database: Database, scopes: list[str]) -
     """A key has at least one scope, of the three there are."""
     with pytest.raises(ConstraintBroken, match="score, ingest, admin"):
         await keys.create_api_key(database, "shop", scopes, now_ms())
+
+
+async def test_expired_key_opens_nothing(database: Database) -> None:
+    """From its end on a key is neither live nor verified, and cannot be rotated."""
+    made_ms = now_ms() - 10_000
+    key_id, secret = await keys.create_api_key(
+        database, "shop", ["score"], made_ms, expires_ms=made_ms + 5_000
+    )
+    assert await keys.verify(database, secret) is None
+    assert await keys.live_api_keys(database) == []
+    with pytest.raises(Conflict, match="it has ended"):
+        await keys.rotate_api_key(database, key_id, now_ms(), 0)
+
+
+async def test_rotation_leaves_no_gap(database: Database) -> None:
+    """Both secrets verify during the grace; the new key is like the old one, and lives as long."""
+    start_ms = now_ms()
+    end_ms = start_ms + 90 * 86_400_000
+    old_id, old = await keys.create_api_key(
+        *(database, "shop", ["score", "ingest"], start_ms), expires_ms=end_ms, requests_per_s=7.5
+    )
+    later_ms = start_ms + 3_600_000
+    new_id, new = await keys.rotate_api_key(database, old_id, later_ms, 60_000)
+    first, second = await keys.verify(database, old), await keys.verify(database, new)
+    assert first is not None
+    assert second is not None
+    assert first.expires_ms == later_ms + 60_000
+    assert (second.id, second.replaces, second.name) == (new_id, old_id, "shop")
+    assert (second.scopes, second.requests_per_s) == ({"score", "ingest"}, 7.5)
+    assert second.expires_ms == end_ms + 3_600_000
+
+
+async def test_rotation_never_prolongs_the_old_key(database: Database) -> None:
+    """A grace longer than what the old key had left does not keep it alive."""
+    start_ms = now_ms()
+    old_id, old = await keys.create_api_key(
+        database, "shop", ["score"], start_ms, expires_ms=start_ms + 60_000
+    )
+    await keys.rotate_api_key(database, old_id, start_ms, 86_400_000)
+    found = await keys.verify(database, old)
+    assert found is not None
+    assert found.expires_ms == start_ms + 60_000
+
+
+async def test_every_change_of_a_key_is_audited(database: Database) -> None:
+    """Each row has the key before and after, and never its secret or the hash of it."""
+    key_id, secret = await keys.create_api_key(database, "shop", ["score"], now_ms())
+    await keys.limit_api_key(database, key_id, 3.0)
+    await keys.rotate_api_key(database, key_id, now_ms(), 60_000)
+    await keys.revoke_api_key(database, key_id, now_ms())
+    rows = await list_audit(database, 9, subject=f"api_key:{key_id}")
+    assert [row.action for row in rows] == ["revoke", "expire", "limit", "create"]
+    revoke, expire, limited, created = rows
+    assert created.before is None
+    assert limited.before is not None
+    assert limited.after is not None
+    assert (limited.before["requests_per_s"], limited.after["requests_per_s"]) == (None, 3.0)
+    for row, field in ((expire, "expires_at"), (revoke, "revoked_at")):
+        assert row.before is not None
+        assert row.after is not None
+        assert row.before[field] is None
+        assert row.after[field] is not None
+    assert secret not in str(rows)
+    assert "sha256" not in str(rows)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
+async def test_rate_that_is_none_is_refused(database: Database, rate: float) -> None:
+    """A limit is a positive number; one of nothing would be a revocation by another name."""
+    with pytest.raises(ConstraintBroken, match="positive number"):
+        await keys.create_api_key(database, "shop", ["score"], now_ms(), requests_per_s=rate)
+
+
+async def test_end_in_the_past_is_refused(database: Database) -> None:
+    """A key that has ended before it was made is a mistake."""
+    with pytest.raises(ConstraintBroken, match="a time to come"):
+        await keys.create_api_key(database, "shop", ["score"], now_ms(), expires_ms=now_ms() - 1)
 
 
 async def test_first_token_key_is_made_once(database: Database) -> None:

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from app.ids import uuid7
 from app.settings import Settings
-from app.storage import chunks, job_runs, partitions, snapshots
+from app.storage import chunks, erasures, job_runs, partitions, snapshots
 from app.storage.catalog import Catalog
 from app.storage.engine import Database
 from app.storage.events import EventWriter
@@ -31,6 +31,7 @@ from models import snapshot
 from models.features import Encoder, pack, parse_schema
 from models.offset import State
 from models.schema import Schema
+from models.tombstone import tombstone
 from models.types import Ad, Advertiser, Campaign, Event
 from tests.integration.making import click_on, now_ms
 from tests.unit.conftest import CATEGORIES, SCHEMA
@@ -142,6 +143,35 @@ async def test_no_event_is_learned_twice(context: Context) -> None:
     await retrain.scheduled(context)
     runs = await job_runs.list_runs(context.database, 10)
     assert [run.events for run in runs] == [50]
+
+
+async def test_a_backlog_is_learned_chunk_by_chunk(context: Context) -> None:
+    """One firing learns all that waits, in runs of bounded size, each event once."""
+    small = replace(context, settings=replace(context.settings, chunk_events=100))
+    for seed in range(6):
+        await ingest(context, 60, seed)
+    await retrain.scheduled(small)
+    runs = await job_runs.list_runs(context.database, 20)
+    assert [run.events for run in runs] == [60] * 6
+    await retrain.scheduled(small)
+    assert len(await job_runs.list_runs(context.database, 20)) == 6
+
+
+async def test_an_erased_value_is_not_learned(context: Context) -> None:
+    """It leaves the next snapshot's state, probes and model, though it is in the chunk."""
+    await ingest(context, 200)
+    await retrain.scheduled(context)
+    stone = tombstone(context.schema, "geo", "g1")
+    given = (stone.feature, stone.hash, stone.missing, "test")
+    await erasures.erase(context.database, *given)
+    await ingest(context, 200, seed=1)
+    await retrain.scheduled(context)
+    serving = await snapshots.serving(context.database)
+    assert serving is not None
+    found = snapshot.load(context.store / str(serving.snapshot_id))
+    for keys in (found.state.user.keys, found.model.user_keys, found.probes.user.ids):
+        assert stone.hash not in keys
+    assert stone.missing in found.state.user.keys
 
 
 async def test_an_absurd_experiment_is_refused_and_costs_no_events(context: Context) -> None:

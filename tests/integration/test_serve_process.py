@@ -130,10 +130,10 @@ def test_pause_is_acknowledged_by_both_workers(deployment: Deployment) -> None:
 
 def test_metrics_are_those_of_all_workers(deployment: Deployment) -> None:
     """Every decision is counted once, whichever worker made it."""
-    before = _metric(deployment, 'adscent_decisions_total{certified="true"}')
+    before = _metric(deployment, 'adscent_decisions_total{certified="true"')
     for _ in range(30):
         deployment.served()
-    assert _metric(deployment, 'adscent_decisions_total{certified="true"}') == before + 30
+    assert _metric(deployment, 'adscent_decisions_total{certified="true"') == before + 30
     text = httpx.get(deployment.metrics_url + "/metrics").text
     versions = [line for line in text.splitlines() if line.startswith("adscent_catalog_version{")]
     assert len(versions) == 2

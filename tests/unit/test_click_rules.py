@@ -73,3 +73,14 @@ def test_no_address_is_kept() -> None:
         kept += list(rules._window.clicks["address"])
     assert len(set(kept)) == 3
     assert all(isinstance(key, bytes) and b"192" not in key for key in kept)
+
+
+def test_what_could_not_be_stored_is_forgotten() -> None:
+    """A sender that repeats a click until the database is back breaks no rule by it."""
+    rules, click, shown = ClickRules(LIMITS), event(), event("impression")
+    for _ in range(9):
+        for one in (click, shown):
+            assert rules.judge(one, "192.0.2.1", 1.0) is None
+            rules.take_back(one, "192.0.2.1", 1.0)
+    assert [rules.judge(click, "192.0.2.1", 1.0) for _ in range(3)] == [None, None, "token"]
+    rules.take_back(click, "192.0.2.1", 61.0)  # of a window that has ended: nothing to forget

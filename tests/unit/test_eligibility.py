@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.serving.eligibility import ALWAYS_MS, NEVER_MS, Eligibility, among
+from app.serving.bitmaps import among
+from app.serving.eligibility import ALWAYS_MS, NEVER_MS, Eligibility
 from app.serving.rules import Draft, Met
 from app.serving.targeting import Targets
 from models.types import Clause, FeatureValue, Targeting
@@ -76,6 +77,7 @@ def compiled(rows: list[Row], targets: Targets | None = None) -> Eligibility:
     )
 
 
+ONLY_US = Targeting(all=(Clause("user.geo", ("us",)),))
 GEO, HOUR = ("us", "ca", "7"), st.integers(0, 9)
 bounds = st.one_of(st.none(), HOUR.map(float))
 clauses = st.one_of(
@@ -121,6 +123,41 @@ def test_mask_and_reasons_equal_the_naive_evaluation(
             mask = eligibility.mask(user, at)
             assert among(mask, everything).tolist() == [reason is None for reason in expected]
             assert eligibility.reasons(everything, mask, at) == expected
+            assert eligibility.reasons_of(user, everything, at) == expected
+            mask[:] = 0  # it is the caller's, and no later answer may see what became of it
+
+
+def test_a_large_catalog_gives_the_reasons_that_a_small_one_gives() -> None:
+    """Where answers are not kept because rows are many, they are the same."""
+    some = [Row(), Row(state=1), Row(campaign=2), Row(start=20), Row(targeting=ONLY_US)]
+    rows = np.arange(len(some))
+    large = compiled(some * 4_000)
+    for user in ({"geo": "us"}, {"geo": "ca"}):
+        expected = [naive_reason(row, user, 5) for row in some]
+        assert large.reasons_of(user, rows, 5) == expected
+        assert compiled(some).reasons_of(user, rows, 5) == expected
+
+
+def test_values_of_two_features_are_not_taken_for_two_of_one() -> None:
+    """Kept answers tell users apart whose values have the same numbers in other features."""
+    clauses = [("user.geo", "us"), ("user.geo", "ca"), ("user.hour", "5"), ("user.hour", "6")]
+    rows = [Row(targeting=Targeting(all=(Clause(name, (text,)),))) for name, text in clauses]
+    eligibility = compiled(rows)
+    both: User = {"geo": ["us", "ca"]}
+    one_each: User = {"geo": "us", "hour": 6}
+    for user, expected in (
+        (both, [True, True, False, False]),
+        (one_each, [True, False, False, True]),
+    ):
+        assert among(eligibility.mask(user, 0), np.arange(4)).tolist() == expected
+
+
+def test_what_one_version_was_asked_for_is_ready_in_the_next() -> None:
+    """A warm catalog has its open rows before the first request, and for the same time."""
+    before, after = compiled([Row(start=10, end=30)]), compiled([Row(start=10, end=30), Row()])
+    before.mask({}, 20)
+    after.warm_as(before)
+    assert [(found.start_ms, found.end_ms) for found in after._open] == [(10, 30)]
 
 
 @given(

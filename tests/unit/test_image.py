@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.serving.eligibility import ACTIVE, among
+from app.serving.bitmaps import among
+from app.serving.eligibility import ACTIVE
 from app.serving.image import FILE, Image
 from app.serving.items import Items
 from app.serving.live import LiveCatalog

@@ -25,30 +25,59 @@ RULES: dict[str, tuple[str, ...]] = {
     # The database's only neighbour.
     "app.storage": (
         *("app.ids", "app.settings"),
-        *("models.types", "models.snapshot", "models.targeting"),
+        *(
+            "models.types",
+            "models.snapshot",
+            "models.targeting",
+            "models.erasure",
+            "models.comparison",
+        ),
         *("sqlalchemy", "asyncpg", "msgspec", "numpy"),
+    ),
+    "app.storage.snapshot_store": (
+        *("app.storage", "app.settings", "models.snapshot", "models.errors", "fsspec"),
     ),
     "app.storage.migrate": ("app.storage", "alembic", "sqlalchemy"),
     # A request's way through memory; only the watcher knows that there is a database.
     "app.serving": ("models", "numpy", "msgspec", "cryptography"),
     "app.serving.watcher": (
-        *("app.serving", "app.storage", "app.heap", "app.ids", "app.metrics", "app.settings"),
-        *("models", "structlog"),
+        *("app.serving", "app.storage", "app.beside", "app.heap", "app.ids", "app.metrics"),
+        *("app.settings", "models", "structlog"),
     ),
     # HTTP: parse, call, render.
     "app.api": (
         *("app.serving", "app.storage", "app.errors", "app.ids", "app.metrics", "app.settings"),
-        *("app.overload", "models", "fastapi", "starlette", "msgspec"),
+        *("app.overload", "app.request_ids", "models"),
+        *("fastapi", "starlette", "msgspec", "structlog"),
+    ),
+    "app.api.reports": (
+        "app.api",
+        "app.serving",
+        "app.storage",
+        "models",
+        "fastapi",
+        "msgspec",
+        "pydantic",
     ),
     # What the processes are wired from.
+    "app.beside": (),
     "app.heap": (),
     "app.ids": (),
     "app.settings": (),
-    "app.logs": ("structlog",),
+    "app.logs": ("app.request_ids", "structlog"),
+    "app.request_ids": (),
+    "app.tracing": ("app.settings", "opentelemetry"),
+    "app.traced": ("app.request_ids", "app.tracing", "starlette", "opentelemetry"),
+    "app.observed": ("app.metrics", "app.request_ids", "starlette", "structlog"),
     "app.metrics": ("prometheus_client",),
     "app.database_url": ("app.settings", "app.storage"),
     "app.errors": ("app.storage", "models", "fastapi", "starlette", "msgspec", "structlog"),
-    "app.arrival": ("app.errors", "app.metrics", "app.overload", "uvicorn"),
+    "app.arrival": (
+        *("app.errors", "app.metrics", "app.observed", "app.overload", "app.slow_clients"),
+        "uvicorn",
+    ),
+    "app.slow_clients": (),
+    "app.draining": ("app.arrival",),
     "app.overload": ("app.errors", "app.metrics", "starlette"),
     "app.direct": ("app.errors", "app.overload", "fastapi", "starlette"),
     "app.preloaded": ("app", "uvicorn", "uvloop"),
@@ -56,17 +85,35 @@ RULES: dict[str, tuple[str, ...]] = {
     "app.main": ("app", "fastapi", "starlette"),
     "app.commands": ("app", "jobs", "models", "uvicorn", "msgspec"),
     "app.cli": ("app", "jobs", "models", "typer", "rich"),
+    "app.key_commands": ("app.commands", "app.options", "app.settings", "typer", "rich"),
+    "app.user_commands": (
+        *("app.commands", "app.options", "app.settings", "app.storage.erasures"),
+        *("typer", "rich"),
+    ),
     "app.measuring": ("app.options", "jobs", "typer"),
     "app.options": ("jobs", "typer"),
+    "app.operating": ("app", "models", "msgspec", "typer", "rich"),
+    "app.report_commands": ("app", "typer", "rich"),
     # The jobs process, and the programs that learn from a log or a market.
-    "jobs": ("models", "app.storage", "app.settings", "app.ids", "numpy", "msgspec", "structlog"),
+    "jobs": (
+        *("models", "app.storage", "app.settings", "app.ids", "app.tracing"),
+        *("numpy", "msgspec", "structlog"),
+    ),
     "jobs.__main__": (
         *("jobs", "models", "app.storage", "app.settings", "app.logs", "app.database_url"),
-        *("structlog", "prometheus_client"),
+        *("app.tracing", "structlog", "prometheus_client"),
     ),
     # What workers map, in the form that serving reads.
     "jobs.catalog_image": ("app.serving.image", "models"),
-    "jobs.context": ("models", "app.storage", "app.settings", "structlog", "prometheus_client"),
+    "jobs.comparison_measures": ("models", "app.storage", "prometheus_client"),
+    "jobs.context": (
+        "jobs.comparison_measures",
+        "models",
+        "app.storage",
+        "app.settings",
+        "structlog",
+        "prometheus_client",
+    ),
     "jobs.schedule": ("jobs", "app.storage", "app.settings", "apscheduler"),
     "jobs.scratch": ("duckdb",),
     "jobs.logfile": ("jobs.scratch", "models", "numpy", "duckdb"),
@@ -103,6 +150,26 @@ RULES: dict[str, tuple[str, ...]] = {
         *("jobs.market", "jobs.output", "models", "app.storage", "app.settings"),
         *("numpy", "msgspec", "httpx", "rich"),
     ),
+    # A web process of its own: it reads storage, and changes things through the HTTP API only.
+    "jobs.dashboard": (
+        *("models.schema", "models.snapshot", "models.targeting", "models.types"),
+        *(
+            "models.comparison",
+            "app.storage",
+            "app.settings",
+            "nicegui",
+            "starlette",
+            "httpx",
+            "structlog",
+            "prometheus_client",
+        ),
+    ),
+    "jobs.dashboard.server": (
+        *("jobs.dashboard", "app.settings", "app.storage", "app.logs", "app.database_url"),
+        *("models.features", "fastapi", "nicegui", "starlette", "uvicorn"),
+    ),
+    # It writes the files that it imports.
+    "jobs.bench.import_files": (*("jobs", "models", "app.storage", "duckdb", "rich"),),
     "jobs.bench": (
         *("jobs", "models", "app", "numpy", "msgspec", "httpx", "rich"),
         *("fastapi", "uvicorn", "structlog", "prometheus_client"),

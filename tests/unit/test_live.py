@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.serving.eligibility import among
+from app.serving.bitmaps import among
 from app.serving.live import LiveCatalog
 from app.serving.retrieval import UserSide, retrieve
 from models.features import Encoder

@@ -130,6 +130,8 @@ def test_a_passed_deadline_is_told_apart() -> None:
         _request(body=BODY + b"POST"),
         _request(b"Connection: close\r\n"),
         _request(b"X-Deadline-Ms: soon\r\n"),
+        _request(b"Content-Length: 4\r\n"),
+        _request(b"Transfer-Encoding: chunked\r\n"),
         b"POST /v1/score HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /v1/score",
         b"",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.serving.eligibility import among
+from app.serving.bitmaps import among
 from app.serving.live import LiveCatalog
 from app.serving.retrieval import Searchable, UserSide, retrieve, tangent_at
 from models.index import AdIndex, packed

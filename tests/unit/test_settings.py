@@ -30,7 +30,14 @@ from app.settings import AddressUnavailable, SettingInvalid, from_environment, l
         ("ADSCENT_SNAPSHOTS_KEPT", "0"),
         ("ADSCENT_EVENT_RETENTION_DAYS", "0"),
         ("ADSCENT_EVENT_RETENTION_DAYS", "99999999"),
+        ("ADSCENT_CANARY_SHARE", "1.5"),
+        ("ADSCENT_CANARY_CALIBRATION", "0.9"),
+        ("ADSCENT_COMPARE_EVERY_S", "0"),
         ("ADSCENT_LOG_LEVEL", "loud"),
+        ("ADSCENT_LOG_REQUESTS", "2"),
+        ("ADSCENT_KEY_REQUESTS_PER_S", "-1"),
+        ("ADSCENT_REQUEST_TIMEOUT_S", "0"),
+        ("ADSCENT_OTEL_ENDPOINT", "collector:4318"),
     ],
 )
 def test_useless_value_is_refused(name: str, value: str) -> None:

@@ -48,6 +48,18 @@ def test_everything_comes_back(tmp_path: Path, trained: Snapshot) -> None:
     assert loaded.state.bias == trained.state.bias
 
 
+def test_attempt_that_fails_leaves_nothing(tmp_path: Path, trained: Snapshot) -> None:
+    """On a full disk what is left of one attempt would keep the next from succeeding."""
+
+    def beside(folder: Path) -> None:
+        (folder / "rest").write_bytes(b"0")
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        snapshot.write(tmp_path, trained, beside)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_serving_loads_the_same_model(tmp_path: Path, trained: Snapshot, draw: Draw) -> None:
     """The part that serving maps scores exactly as the whole."""
     sealed = snapshot.write(tmp_path, trained)

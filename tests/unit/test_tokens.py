@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from contextlib import suppress
 from uuid import UUID
 
 import msgspec
@@ -12,7 +13,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.serving.tokens import CLOCK_SKEW_MS, TokenContent, TokenInvalid, Tokens
+from app.serving.tokens import (
+    CLOCK_SKEW_MS,
+    LONGEST,
+    MAX_PLACEMENT,
+    TokenContent,
+    TokenInvalid,
+    Tokens,
+)
 
 KEY, OTHER = bytes(range(32)), bytes(32)
 NOW, LIFETIME = 1_790_000_000_000, 3_600_000
@@ -42,13 +50,21 @@ def reason_of(token: str, now_ms: int = NOW, tokens: Tokens = TOKENS) -> str:
     return caught.value.reason
 
 
+def _raw(token: str) -> bytes:
+    return urlsafe_b64decode(token + "=" * (-len(token) % 4))
+
+
+def _text(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
 whole = st.integers(0, 2**53)
 contents = st.builds(
     TokenContent,
     decision_id=st.uuids(),
     decided_ms=st.integers(NOW - LIFETIME, NOW),
     ad_id=whole,
-    slot=st.integers(0, 200),
+    slot=st.integers(0, 32_767),
     snapshot_id=st.uuids(),
     catalog_version=whole,
     price_micros=whole,
@@ -65,15 +81,70 @@ def test_what_is_sealed_comes_back(sealed: TokenContent) -> None:
     assert TOKENS.open(TOKENS.seal(sealed), NOW) == sealed
 
 
-def test_a_token_at_ten_features_fits_300_characters() -> None:
-    """Ten features of 8 bytes, the largest ids, a short placement: short enough for an URL."""
-    assert len(TOKENS.seal(content())) <= 300
+@given(contents.filter(lambda one: len(one.placement.encode()) <= MAX_PLACEMENT), st.data())
+def test_a_token_at_ten_features_has_300_characters_at_most(
+    drawn: TokenContent, data: st.DataObject
+) -> None:
+    """Ten features of a value each: short enough for an URL, whatever the numbers and the place."""
+    ids = data.draw(st.binary(min_size=80, max_size=80))
+    sealed = msgspec.structs.replace(drawn, features=bytes([1]) * 10 + ids)
+    token = TOKENS.seal(sealed)
+    assert len(token) <= LONGEST
+    assert TOKENS.read(token) == sealed
 
 
-def test_no_token_at_ten_features_is_longer_than_323_characters() -> None:
-    """Only the longest placement with the largest of all numbers takes one past 300."""
-    longest = content(slot=32_767, price_micros=2**53, catalog_version=2**53, placement="x" * 32)
-    assert len(TOKENS.seal(longest)) == 323
+def test_the_longest_token_at_ten_features_has_299_characters() -> None:
+    """The largest of all numbers, a propensity below 1 and the longest placement together."""
+    longest = content(
+        slot=32_767,
+        price_micros=2**53,
+        catalog_version=2**53,
+        placement="x" * 32,
+        propensity=1e-9,
+        explored=True,
+    )
+    assert len(TOKENS.seal(longest)) == 299
+    assert TOKENS.read(TOKENS.seal(longest)) == longest
+
+
+def test_a_short_token_is_of_the_first_version() -> None:
+    """What fits is packed as it always was: servers of the version before read it as well."""
+    assert _raw(TOKENS.seal(content()))[0] == 1
+    assert _raw(TOKENS.seal(content(placement="x" * 32, slot=300)))[0] == 2
+
+
+def test_a_long_token_of_the_first_version_still_opens() -> None:
+    """Tokens in flight from before there was a second version are good to their end."""
+    sealed, head, nonce = content(placement="x" * 32, slot=300), bytes((1, 3)), bytes(12)
+    plain = msgspec.msgpack.Encoder(uuid_format="bytes").encode(sealed)
+    token = _text(head + nonce + AESGCM(KEY).encrypt(nonce, plain, head))
+    assert len(token) > LONGEST
+    assert TOKENS.open(token, NOW) == sealed
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ad_id": 2**56},
+        {"price_micros": -1},
+        {"catalog_version": 2**60},
+        {"decided_ms": 2**48},
+        {"slot": 2**16},
+        {"placement": "é" * 128},
+    ],
+)
+def test_a_number_without_room_is_not_sealed(changes: dict[str, object]) -> None:
+    """A value that would run into another's place is refused, not cut."""
+    with pytest.raises(OverflowError):
+        TOKENS.seal(content(features=bytes(200), **changes))
+
+
+def test_a_token_says_which_version_it_is() -> None:
+    """A tight token under the head of a plain one, or the other way round, is forged."""
+    for sealed, other in ((content(), 2), (content(features=bytes(200)), 1)):
+        raw = bytearray(_raw(TOKENS.seal(sealed)))
+        raw[0] = other
+        assert reason_of(_text(bytes(raw))) == "forged"
 
 
 def test_a_conversion_may_come_later_than_a_click() -> None:
@@ -121,7 +192,7 @@ def test_each_part_of_the_head_has_its_reason() -> None:
     """Another version is malformed, another key id unknown."""
     token = TOKENS.seal(content())
     raw = urlsafe_b64decode(token + "=" * (-len(token) % 4))
-    heads = {bytes((2, 3)): "malformed", bytes((1, 4)): "unknown_key"}
+    heads = {bytes((3, 3)): "malformed", bytes((1, 4)): "unknown_key"}
     for head, reason in heads.items():
         assert reason_of(urlsafe_b64encode(head + raw[2:]).rstrip(b"=").decode()) == reason
 
@@ -170,7 +241,16 @@ def test_an_authentic_token_with_other_content_is_malformed() -> None:
     head, nonce = bytes((1, 3)), bytes(12)
     for plain in (msgspec.msgpack.encode(["x"] * 11), msgspec.msgpack.encode([b"1"]), b"\xc1"):
         raw = head + nonce + AESGCM(KEY).encrypt(nonce, plain, head)
-        assert reason_of(urlsafe_b64encode(raw).rstrip(b"=").decode()) == "malformed"
+        assert reason_of(_text(raw)) == "malformed"
+
+
+@given(st.binary(max_size=200))
+def test_authentic_noise_of_the_second_version_is_refused_or_read(plain: bytes) -> None:
+    """Whatever bytes our own key sealed, opening raises `TokenInvalid` or gives a content."""
+    head, nonce = bytes((2, 3)), bytes(12)
+    token = _text(head + nonce + AESGCM(KEY).encrypt(nonce, plain, head))
+    with suppress(TokenInvalid):
+        assert isinstance(TOKENS.read(token), TokenContent)
 
 
 def test_the_event_of_a_token_carries_its_content() -> None:

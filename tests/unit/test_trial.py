@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from app.serving import pipeline
+from app.serving.bitmaps import size_of
 from app.serving.bundle import Bundle
 from app.serving.pipeline import DecisionQuery
 from app.serving.tokens import Tokens
@@ -142,3 +143,24 @@ def test_a_new_ad_can_be_tried_before_it_is_indexed(bundle: Bundle) -> None:
     lasts = {decide(with_it, decision, 1.0).ads[-1].ad_id for decision in DECISIONS}
     usual = decide(with_it, DECISIONS[0], 0.0).ads[-1].ad_id
     assert lasts == {500} != {usual}
+
+
+def test_lots_decide_among_very_many_new_ads() -> None:
+    """Of thousands 256 are drawn each time; no barred or spent ad is tried, and a token's
+    propensity counts the draw."""
+    many = [market.ad(key, advertiser_id=key % 50 + 1) for key in range(1, 4_400)]
+    used = market.model(1)
+    unsure = np.full(len(used.ad_keys), 0.3, np.float32)
+    used = replace(used, ad_variance=unsure, ad_prior_variance=np.full(3, 0.3))
+    crowd = market.bundle_of(many, used)
+    assert size_of(crowd.live.new) > 4_096
+    tried = set()
+    for decision in DECISIONS:
+        page = decide(crowd, decision, 1.0, floor_micros=1).ads
+        owners = [many[ad.ad_id - 1].advertiser_id for ad in page]
+        assert len(set(owners)) == len(owners)
+        if page[-1].explored:
+            tried.add(page[-1].ad_id)
+            content = TOKENS.open(page[-1].token, market.NOW)
+            assert content.propensity <= 256 / 4_096
+    assert len(tried) > 20

@@ -1,0 +1,66 @@
+"""The dashboard of a run: started once visitors come, so that it delays nobody's first answer."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+import httpx
+
+from app.settings import Settings
+from app.storage import keys
+from jobs.demo.children import Child
+from jobs.demo.deployment import Deployment
+from jobs.demo.stage import Story
+
+_READY_S = 60.0
+_LOOK_EVERY_S = 0.25
+_WHO = "you"
+
+
+async def open_dashboard(deployment: Deployment, settings: Settings, story: Story) -> None:
+    """Start `adscent dashboard` and tell its address and a key once it answers.
+
+    Its port is the setting's, or another one if that is taken.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    _, key = await keys.create_api_key(
+        deployment.database, _WHO, ["score", "admin"], now_ms, "demo"
+    )
+    port = _port(settings.dashboard_port)
+    own = {"ADSCENT_DASHBOARD_HOST": "127.0.0.1", "ADSCENT_DASHBOARD_PORT": str(port)}
+    log = deployment.home / "logs" / "dashboard.log"
+    child = await Child.start(
+        "adscent dashboard", ["-m", "app.cli", "dashboard"], deployment.environment | own, log
+    )
+    deployment.parts.append(child)
+    address = f"http://127.0.0.1:{port}"
+    if await _answers(address):
+        story.dashboard = (address, key)
+        story.tell(f"The dashboard is at {address}; its key for this run is {key}", "✓")
+
+
+async def _answers(address: str) -> bool:
+    """Wait until it does, not for ever: on a busy machine it may come too late for a short run."""
+    deadline = time.monotonic() + _READY_S
+    async with httpx.AsyncClient(trust_env=False) as client:
+        while time.monotonic() < deadline:
+            try:
+                if (await client.get(f"{address}/healthz")).is_success:
+                    return True
+            except httpx.HTTPError:
+                pass  # not yet
+            await asyncio.sleep(_LOOK_EVERY_S)
+    return False
+
+
+def _port(wanted: int) -> int:
+    """The wanted port if it is free, otherwise any."""
+    for port in (wanted, 0):
+        try:
+            with socket.create_server(("127.0.0.1", port)) as one:
+                return int(one.getsockname()[1])
+        except OSError:
+            continue
+    return wanted
