@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +166,8 @@ class Log(Scratch):
             raise LogInvalid(
                 "log", str(self.path), "no such file", "Give the path of a CSV or Parquet file."
             )
+        if _is_empty(self.path):
+            raise LogInvalid("log", str(self.path), "it is empty", "Give a log with events.")
         if self.path.suffix == ".parquet":
             names = self._database.execute(
                 "SELECT * FROM read_parquet($1) LIMIT 0", [str(self.path)]
@@ -178,6 +181,9 @@ class Log(Scratch):
                 "escape = '\"', columns = $2)"
             )
             given = [str(self.path), dict.fromkeys(self._columns, "VARCHAR")]  # type: ignore[list-item]
+        if not self._columns:
+            limit = "it has no header: its first line is empty"
+            raise LogInvalid("log", str(self.path), limit, "Give a CSV with a header.")
         self._check_names(self._columns)
         kept = ", ".join(f"{_quoted(name)} AS {alias}" for alias, name in self._wanted().items())
         self._database.execute(
@@ -340,6 +346,15 @@ def _separated(feature: Feature, raw: object) -> Any:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether there is no byte in the file, or none packed in it."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return not file.read(1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, str(error)) from error
 
 
 def _header(path: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from errno import EACCES
 from pathlib import Path
 
@@ -14,7 +15,7 @@ _REMEDY = "Give the path of a file that you may write to, where there is room."
 
 
 class ReportUnwritable(InvalidInput):
-    """A report or page that was asked for and that cannot be written."""
+    """A report or page that was asked for and that cannot be written, or would overwrite a file."""
 
 
 def check_writable(option: str, path: Path | None) -> None:
@@ -41,6 +42,32 @@ def _try_open(path: Path) -> None:
         path.open("ab").close()
     elif not os.access(path, os.W_OK):
         raise PermissionError(EACCES, os.strerror(EACCES))
+
+
+def check_separate(
+    read: Mapping[str, Path], *, report: Path | None, html: Path | None = None
+) -> None:
+    """Refuse a report or page that is one of the files that are read, or both as one file.
+
+    `read`: what each of those files is, for the error. Links are followed, hard ones too. Raises
+    `ReportUnwritable`.
+    """
+    taken = dict(read)
+    for option, path in (("--report", report), ("--html", html)):
+        if path is None:
+            continue
+        for name, other in taken.items():
+            if _is_same(path, other):
+                limit = f"it is {name}, which would be overwritten"
+                raise ReportUnwritable(option, str(path), limit, "Give a path of its own.")
+        taken[f"the file of {option}"] = path
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is not there yet
+        return os.path.realpath(path) == os.path.realpath(other)
 
 
 def write_report(path: Path | None, report: object) -> None:

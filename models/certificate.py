@@ -121,11 +121,14 @@ def _block_norms(model: Model, ad_latent: Float32s) -> Float64s:
     return np.asarray(np.sqrt(np.concatenate([np.zeros((len(ad_latent), 0)), *squares], axis=1)))
 
 
-def block_bounds(model: Model) -> Float64s:
-    """m_kl of each pair in the order of the user vector's blocks, then m_k: float64 [blocks]."""
+def block_bounds(model: Model, *, exact_products: int = _EXACT_PRODUCTS) -> Float64s:
+    """m_kl of each pair in the order of the user vector's blocks, then m_k: float64 [blocks].
+
+    A pair that takes more than `exact_products` multiplications gets a little more than its m_kl.
+    """
     extents = [_extent(model, k) for k in range(model.user_features)]
     pairs = [
-        _largest_product(model, (extents[k], other - 1), (extents[other], k)) ** 0.5
+        _largest_product(model, (extents[k], other - 1), (extents[other], k), exact_products) ** 0.5
         for k in range(model.user_features)
         for other in range(k + 1, model.user_features)
     ]
@@ -152,8 +155,8 @@ _Side = tuple[_Extent, int]
 """A feature's values, and the number of one of their blocks."""
 
 
-def _largest_product(model: Model, left: _Side, right: _Side) -> float:
-    """max ⟨x, y⟩ over the squared blocks of both sides, or a little more: see `_EXACT_PRODUCTS`."""
+def _largest_product(model: Model, left: _Side, right: _Side, exact_products: int) -> float:
+    """max ⟨x, y⟩ over the squared blocks of both sides, or a little more: see `block_bounds`."""
     if not len(left[0].rows) or not len(right[0].rows):
         return 0.0
     bounds = _bounds(model, left, right), _bounds(model, right, left)
@@ -164,7 +167,7 @@ def _largest_product(model: Model, left: _Side, right: _Side) -> float:
     ]
     best = _tried(model, left, right, *first)
     some, others = (np.flatnonzero(each > best) for each in bounds)
-    affordable = _EXACT_PRODUCTS // max(model.overlap * len(others), 1)
+    affordable = exact_products // max(model.overlap * len(others), 1)
     if len(some) > affordable:
         some = some[np.argsort(-bounds[0][some])]
         # What is left untried cannot exceed the largest of its bounds.

@@ -87,9 +87,10 @@ def learn(
     """Train the chunk, publish, judge; on a refusal try once more from the incumbent by projection.
 
     Values unseen for too long when the chunk begins are collected first; `ads` are all that are not
-    retired. The retry keeps the refused candidate's duals, so vectors that broke out are held
-    harder. `snapshot_ids` name the first candidate and its retry. More than one of `threads` are
-    faster, but not reproducible (see `trainer.train`). Nothing given is changed.
+    retired. The retry carries the refused candidate's duals, which play no part in projection: they
+    hold the vectors that broke out harder in the chunks after it. `snapshot_ids` name the first
+    candidate and its retry. More than one of `threads` are faster, but not reproducible (see
+    `trainer.train`). Nothing given is changed.
 
     `late` are impressions that an earlier chunk learned as not clicked and whose click came since:
     they are learned once more, as clicked, before the chunk. Two gradients, p and p − 1, stand then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from jobs.bench.machine import Machine, describe
 from jobs.logfile import Log, chunk_ms
 from jobs.market import Market
 from jobs.market.traffic import batch
-from jobs.output import write_report
+from jobs.output import check_separate, write_report
 from models.constraints import project
 from models.features import Schema, load_schema
 from models.metrics import auc, calibration, losses
@@ -27,6 +28,7 @@ from models.trainer import TrainerSettings, train
 from models.types import Batch, Float64s
 
 FORMAT: Final = 1
+MARKETS: Final = "seeded markets"
 FEATURES: Final = Path(__file__).resolve().parents[2] / "features.toml"
 Change = Callable[[TrainerSettings], TrainerSettings]
 
@@ -56,14 +58,15 @@ class Row(msgspec.Struct, frozen=True):
     """One variant, means over seeds. `difference`: its log loss minus the default's, paired.
 
     `interval`: its 95 % interval. Seeds of a market are markets of their own, so it spans them; on
-    a log it spans the events, each event's difference averaged over the seeds. One market alone
-    has none.
+    a log it spans the events, each event's difference averaged over the seeds. One market or one
+    event alone has none. `auc` is None without both clicks and others, `calibration` without a
+    click.
     """
 
     variant: str
-    auc: float
+    auc: float | None
     log_loss: float
-    calibration: float
+    calibration: float | None
     difference: float
     interval: tuple[float, float] | None
 
@@ -96,11 +99,15 @@ def run(
     """Run every variant on `log`, or on a market a seed; print a table, write the report.
 
     `features` None: the market's own schema. Returns 0. Raises `SchemaInvalid` for the features
-    file, `LogInvalid` for the log or the chunk's length, `ReportUnwritable` at the end.
+    file, `LogInvalid` for the log or the chunk's length, `ReportUnwritable` for a report that
+    is one of the files read, and at the end.
     """
-    schema, console = load_schema(features or FEATURES), Console()
+    path, console = features or FEATURES, Console()
+    read = {"the features file": path} | ({} if log is None else {"the log": log})
+    check_separate(read, report=report)
+    schema = load_schema(path)
     if log is None:
-        data, drawn = "seeded markets", markets(schema, seeds, events)
+        data, drawn = MARKETS, markets(schema, seeds, events)
     else:
         data, drawn = log.name, _same(_chunks(log, schema, label, chunk), schema, seeds)
     found = ablation(track(drawn, "seeds", total=seeds, console=console))
@@ -164,7 +171,12 @@ class Found:
             np.mean(differences, axis=0) if pooled else np.array([d.mean() for d in differences])
         )
         mean = float(samples.mean())
-        return Row(name, ranked, loss, calibrated, mean, _interval(samples))
+        interval = _interval(samples)
+        return Row(name, _known(ranked), loss, _known(calibrated), mean, interval)
+
+
+def _known(figure: float) -> float | None:
+    return None if math.isnan(figure) else figure
 
 
 def _interval(samples: Float64s) -> tuple[float, float] | None:
@@ -202,7 +214,7 @@ def progressive(chunks: Sequence[Batch], schema: Schema, settings: TrainerSettin
 def show(made: AblationReport, console: Console) -> None:
     """Print the table: each variant's figures and how it differs from the default."""
     table = Table(
-        title=f"{made.data}, {made.label}: {made.events:,} events a seed, seeds: {made.seeds}",
+        title=f"{made.data}, {made.label}: events a seed: {made.events:,}, seeds: {made.seeds}",
         caption=_caption(made),
         box=box.SIMPLE_HEAD,
         padding=0,
@@ -211,14 +223,20 @@ def show(made: AblationReport, console: Console) -> None:
     for name in ("AUC", "log loss", "calibration", "minus default's"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in made.rows:
-        figures = (f"{row.auc:.4f}", f"{row.log_loss:.5f}", f"{row.calibration:.3f}")
+        figures = (_figure(row.auc, 4), _figure(row.log_loss, 5), _figure(row.calibration, 3))
         table.add_row(row.variant, *figures, _difference(row))
     console.print(table)
 
 
+def _figure(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
 def _caption(made: AblationReport) -> str:
-    if made.rows[0].interval is None:
+    if made.rows[0].interval is None and made.data == MARKETS:
         return "one market does not tell how markets vary: intervals take two seeds or more"
+    if made.rows[0].interval is None:
+        return "one event does not tell how events vary: intervals take two or more"
     return "minus default's: difference of log loss, ± half a 95 % interval"
 
 

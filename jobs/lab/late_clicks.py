@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import track
 
 from jobs.bench.machine import describe
-from jobs.lab.ablation import FEATURES, AblationReport, Drawn, Found, markets, show
-from jobs.output import write_report
+from jobs.lab.ablation import FEATURES, MARKETS, AblationReport, Drawn, Found, markets, show
+from jobs.output import check_separate, write_report
 from models.constraints import project
 from models.features import Schema, load_schema
 from models.offset import genesis, sigmoid
@@ -27,8 +27,9 @@ DELAY: Final = 2
 def run(share: float, seeds: int, events: int, report: Path | None) -> int:
     """Train `seeds` markets with that share of clicks late; print a table, write the report.
 
-    Returns 0. Raises `ReportUnwritable` at the end.
+    Returns 0. Raises `ReportUnwritable` for the features file as a report, and at the end.
     """
+    check_separate({"the features file": FEATURES}, report=report)
     console = Console()
     names = ("none late", f"{share:.0%} late, lost", f"{share:.0%} late, learned when they come")
     drawn = markets(load_schema(FEATURES), seeds, events)
@@ -36,7 +37,7 @@ def run(share: float, seeds: int, events: int, report: Path | None) -> int:
     made = AblationReport(
         kind="lab late-clicks",
         machine=describe(),
-        data="seeded markets",
+        data=MARKETS,
         label="clicked",
         seeds=seeds,
         events=found.events,

@@ -20,10 +20,11 @@ from jobs.lab.page import page
 from jobs.lab.report import LabReport, Traced
 from jobs.lab.summary import Runs, cells, differences, goals, totals
 from jobs.lab.table import show, show_tried
+from jobs.lab.traffic import FEATURES
 from jobs.lab.tuning import tasks as tuning_tasks
 from jobs.lab.tuning import tune
 from jobs.lab.work import Done, Task, performed
-from jobs.output import write_page, write_report
+from jobs.output import check_separate, write_page, write_report
 from models.kernels import PRECISION_STEPS, Step
 
 TRACED: Final[dict[Cause, float]] = {"step_size": 1.0, "returns": 0.5}
@@ -52,6 +53,7 @@ def run(
     With `tuning` the settings of all methods are searched instead, on seeds of their own, and
     printed. `quick`: a small lab, one step rule and few causes. Raises `ReportUnwritable`.
     """
+    check_separate({"the features file": FEATURES}, report=report, html=html)
     console, plan = Console(), SHORT if quick else Plan()
     if tuning:
         return _tuned(plan, console)

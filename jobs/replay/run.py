@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jobs.logfile import Log, chunk_ms
-from jobs.output import write_page, write_report
+from jobs.output import check_separate, write_page, write_report
 from jobs.replay.frozen import FrozenModels
 from jobs.replay.line import Line, MainEffects
 from jobs.replay.page import page
@@ -35,8 +35,9 @@ def run(
     """Replay `log`, print the result, write the JSON report and the page; returns the exit code.
 
     Raises `SchemaInvalid` for the features file, `LogInvalid` for the log or the chunk's length,
-    `ReportUnwritable` at the end.
+    `ReportUnwritable` for a report or page that is another of these files, and at the end.
     """
+    check_separate({"the log": log, "the features file": features}, report=report, html=html)
     schema, length_ms = _schema(features), chunk_ms(chunk)
     console = Console()
     with Log(log, schema, label) as opened, _progress(console) as bar:

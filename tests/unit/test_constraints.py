@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from models.constraints import Radii, ascend, norm_ratios, project
 from models.features import parse_schema
-from models.offset import Table, genesis
+from models.offset import State, Table, genesis
 from models.priors import first_rows
+from models.schema import Schema
 from tests.unit.conftest import SCHEMA
 
 
@@ -27,29 +28,48 @@ def table(rows: int, width: int, scale: float, seed: int = 0) -> Table:
     )
 
 
+def in_full(schema: Schema, user: Table, scale: float, seed: int) -> State:
+    """A state of these user values and as many ad values whose interactions serve in full."""
+    begun = genesis(schema, 0.1, 1)
+    interactions = replace(begun.interactions, weight=1.0)
+    ad = table(len(user), schema.dimensions, scale, seed)
+    return replace(begun, user=user, ad=ad, interactions=interactions)
+
+
 @given(seed=st.integers(0, 1000), radius=st.floats(1e-3, 1e3), scale=st.floats(1e-4, 1e4))
 def test_published_vectors_are_inside_their_radii(seed: int, radius: float, scale: float) -> None:
     """Whatever the raw state, no published norm exceeds its radius, and short ones stay."""
     schema = parse_schema(SCHEMA)
-    width = schema.user_width
-    raw = replace(genesis(schema, 0.1, 1), user=table(9, width, scale, seed))
-    model, projection = project(raw, Radii(radius, radius), schema)
-    norms = np.linalg.norm(model.user_latent.astype(np.float64), axis=1)
-    assert (norms <= radius).all()
-    ratios = norm_ratios(raw.user, radius)
-    assert projection.count == (ratios > 1).sum()
-    inside = np.argsort(raw.user.keys)[ratios[np.argsort(raw.user.keys)] <= 1]
-    rows = np.searchsorted(model.user_keys, raw.user.keys[inside])
-    np.testing.assert_array_equal(model.user_latent[rows], raw.user.latent[inside])
+    raw = in_full(schema, table(9, schema.user_width, scale, seed), scale, seed + 1)
+    radii = Radii(radius, radius / 3)
+    model, projection = project(raw, radii, schema)
+    sides = (
+        (raw.user, radii.user, model.user_keys, model.user_latent),
+        (raw.ad, radii.ad, model.ad_keys, model.ad_latent),
+    )
+    ratios = [norm_ratios(held, limit) for held, limit, *_ in sides]
+    for (held, limit, keys, latent), ratio in zip(sides, ratios, strict=True):
+        assert (np.linalg.norm(latent.astype(np.float64), axis=1) <= limit).all()
+        inside = np.flatnonzero(ratio <= 1)
+        rows = np.searchsorted(keys, held.keys[inside])
+        np.testing.assert_array_equal(latent[rows], held.latent[inside])
+        over = np.flatnonzero(ratio > 1)
+        shorter = held.latent[over] / ratio[over][:, None]
+        rows = np.searchsorted(keys, held.keys[over])
+        np.testing.assert_allclose(latent[rows], shorter, rtol=1e-5, atol=0)
+    assert projection.count == sum((ratio > 1).sum() for ratio in ratios)
+    assert projection.largest_ratio == max(ratio.max() for ratio in ratios)
 
 
 def test_published_keys_ascend() -> None:
     """Rows are sorted by key, and each keeps its own parameters."""
     parsed = parse_schema(SCHEMA)
-    raw = replace(genesis(parsed, 0.5, 1), user=table(20, 7, 1.0))
+    raw = in_full(parsed, table(20, 7, 1.0), 1.0, seed=1)
     model, _ = project(raw, Radii(1e9, 1e9), parsed)
     assert (np.diff(model.user_keys) > 0).all()
+    assert (np.diff(model.ad_keys) > 0).all()
     np.testing.assert_array_equal(model.user_latent, raw.user.latent[np.argsort(raw.user.keys)])
+    np.testing.assert_array_equal(model.ad_latent, raw.ad.latent[np.argsort(raw.ad.keys)])
 
 
 def test_duals_follow_their_rule() -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import numpy as np
 import pytest
 
+from models.constraints import Radii
 from models.cycle import Outcome, genesis_snapshot, learn, with_duals
 from models.features import parse_schema
 from models.index import AdSet
 from models.metrics import log_loss
-from models.offset import sigmoid
-from models.publish import promise, publish, shrunk
+from models.offset import State, Table, sigmoid
+from models.publish import promise, publish, raw_model, shrunk
 from models.schema import Schema
 from models.snapshot import Snapshot
 from models.trainer import TrainerSettings, train
 from models.types import Batch, empty_batch
+from models.vocabulary import Living
 from tests.unit.conftest import SCHEMA
 
 Draw = Callable[..., Batch]
@@ -147,6 +149,145 @@ def test_the_retry_keeps_the_duals_of_the_refused_candidate(
     assert len(merged.ad) == len(first.ad) < len(second.ad)
     np.testing.assert_array_equal(merged.user.dual, second.user.dual[: len(first.user)])
     assert (merged.user.dual != first.user.dual).any()
+
+
+def test_duals_move_over_by_value_where_rows_were_collected(
+    genesis: Snapshot, draw: Draw, schema: Schema
+) -> None:
+    """What stayed has the dual of its own value in the other state, what was collected its own."""
+    rule = TrainerSettings.of(schema)
+    first = train(genesis.state, draw(300, seed=1), schema, rule).state
+    users, shown = (np.arange(len(each)) for each in (first.user, first.ad))
+    rows = Living(users[users % 3 > 0], shown[shown % 4 < 3])
+    second = train(first, draw(300, seed=2, ads=60), schema, rule, living=rows).state
+    for before, after in ((first.user, second.user), (first.ad, second.ad)):
+        before.dual[:] = -1 - np.arange(len(before))
+        after.dual[:] = 1 + np.arange(len(after))
+    merged = with_duals(first, second, rows)
+    for side, kept in (("user", rows.user), ("ad", rows.ad)):
+        before, after, found = (getattr(each, side) for each in (first, second, merged))
+        expected = before.dual.copy()
+        expected[kept] = [dual_of(after, key) for key in before.keys[kept]]
+        np.testing.assert_array_equal(found.dual, expected)
+        np.testing.assert_array_equal(found.latent, before.latent)
+        assert (before.dual < 0).all()
+
+
+def dual_of(table: Table, key: int) -> float:
+    """The dual of one value."""
+    (row,) = np.flatnonzero(table.keys == key)
+    return float(table.dual[row])
+
+
+@dataclass(frozen=True)
+class Retried:
+    """A chunk whose first candidate breaks out of tight radii, and what was made of it.
+
+    `refused`: the state of the refused candidate, trained apart from the cycle.
+    """
+
+    incumbent: Snapshot
+    chunk: Batch
+    rule: TrainerSettings
+    rows: Living
+    refused: State
+    outcome: Outcome
+
+
+@pytest.fixture
+def retried(genesis: Snapshot, draw: Draw, ads: AdSet, schema: Schema) -> Retried:
+    """One user value and one ad value, of a retired ad, are too old and are collected."""
+    incumbent = cycle(genesis, draw(300, seed=1), ads, schema).candidate
+    state, left = incumbent.state, np.arange(19)
+    retired = np.setdiff1d(ads.features.ids, ads.features.take(left).ids)
+    rows = Living(
+        np.delete(np.arange(len(state.user)), 2),
+        np.flatnonzero(~np.isin(state.ad.keys, retired)),
+    )
+    state.user.touched_ms[2] = state.ad.touched_ms[state.ad.keys == retired] = -(10**12)
+    for table in (state.user, state.ad):
+        table.dual[:] = np.linspace(0.1, 0.2, len(table))
+    tight = {"user_radius": 0.25, "ad_radius": 0.05, "constraint": "dual"}
+    chunk, rule = draw(200, seed=2, ads=60), replace(TrainerSettings.of(schema), **tight)
+    refused = train(state, chunk, schema, rule, living=rows).state
+    kept = AdSet(left + 1, ads.features_version[left], ads.log_bid[left], ads.features.take(left))
+    outcome = cycle(incumbent, chunk, kept, schema, **tight)
+    return Retried(incumbent, chunk, rule, rows, refused, outcome)
+
+
+def test_a_retry_by_projection_is_accepted(retried: Retried) -> None:
+    """Vectors that broke out of their radii refuse the first candidate; the second has none."""
+    first, second = retried.outcome.attempts
+    failed = [check.name for check in first.verdict.checks if not check.passed]
+    assert (first.verdict.result, failed) == ("refused", ["raw_norms"])
+    assert second.verdict.result == "accepted"
+    assert retried.outcome.candidate.manifest == second
+    assert (first.id, second.id) == IDS
+    assert [each.metrics["collected_user_values"] for each in (first, second)] == [1, 1]
+    assert [each.metrics["collected_ad_values"] for each in (first, second)] == [1, 1]
+    shown = np.isin(retried.outcome.candidate.state.user.keys, retried.chunk.user.ids)
+    norms = retried.outcome.candidate.state.user.norms()[shown]
+    assert (norms <= retried.rule.user_radius * (1 + 1e-5)).all()
+
+
+def test_a_retry_trains_the_incumbent_with_the_duals_of_the_refused(
+    retried: Retried, schema: Schema
+) -> None:
+    """Its state is what projection makes of the incumbent's, but for the duals: value by value."""
+    state, start = retried.outcome.candidate.state, retried.incumbent.state
+    projecting = replace(retried.rule, constraint="projection")
+    alone = train(start, retried.chunk, schema, projecting, living=retried.rows).state
+    for side in ("user", "ad"):
+        found, expected = getattr(state, side), getattr(alone, side)
+        np.testing.assert_array_equal(found.keys, expected.keys)
+        np.testing.assert_array_equal(found.latent, expected.latent)
+        np.testing.assert_array_equal(found.main_evidence, expected.main_evidence)
+        kept = getattr(retried.rows, side)
+        held = getattr(start, side).keys[kept]
+        of_refused = [dual_of(getattr(retried.refused, side), key) for key in held]
+        assert [dual_of(found, key) for key in held] == of_refused
+        assert len(set(of_refused)) > len(held) / 2
+        assert (of_refused != getattr(start, side).dual[kept]).any()
+        assert (found.dual[len(held) :] == 0).all()
+
+
+@pytest.mark.parametrize("tight", [{}, {"user_radius": 0.25, "constraint": "dual"}])
+def test_an_outcome_tells_what_the_incumbent_predicted(
+    tight: dict[str, object], genesis: Snapshot, draw: Draw, ads: AdSet, schema: Schema
+) -> None:
+    """Of each event, as served before the chunk, whether one candidate was tried or two."""
+    incumbent, chunk = cycle(genesis, draw(800), ads, schema).candidate, draw(200, seed=1)
+    outcome = cycle(incumbent, chunk, ads, schema, **tight)
+    assert len(outcome.attempts) == (2 if tight else 1)
+    before, after = (
+        sigmoid(each.model.score(chunk.user, chunk.ad)) for each in (incumbent, outcome.candidate)
+    )
+    np.testing.assert_allclose(outcome.predicted, before, rtol=1e-5)
+    assert np.abs(after - before).max() > 0.01
+
+
+@pytest.mark.parametrize("side", ["user", "ad"])
+def test_the_gate_measures_the_published_vectors_of_both_sides(
+    side: str, genesis: Snapshot, draw: Draw, ads: AdSet, schema: Schema
+) -> None:
+    """Where one side fills its radius and the other hardly, the ratio that is judged is 1."""
+    state = cycle(genesis, draw(800), ads, schema).candidate.state
+    in_full = replace(state, interactions=replace(state.interactions, weight=1.0))
+    model = raw_model(in_full, schema, since_ms=0)
+    largest = {
+        each: float(np.linalg.norm(getattr(model, f"{each}_latent"), axis=1).max())
+        for each in ("user", "ad")
+    }
+    radii = {each: 10 * norm for each, norm in largest.items()}
+    radii[side] = largest[side] / 1.5
+    published = publish(in_full, ads, schema, Radii(**radii))
+    assert published.largest_ratio == pytest.approx(1.0, abs=1e-5)
+    assert published.projection.largest_ratio == pytest.approx(1.5, rel=1e-5)
+    start = replace(genesis, state=in_full)
+    changes = {f"{each}_radius": radius for each, radius in radii.items()}
+    manifest = cycle(start, empty_batch(3, 2), ads, schema, **changes).attempts[0]
+    judged = {check.name: check for check in manifest.verdict.checks}["published_norms"]
+    assert (judged.passed, judged.value) == (True, published.largest_ratio)
 
 
 def test_a_late_click_is_learned_as_a_click(

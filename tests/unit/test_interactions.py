@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.constraints import Radii, project
@@ -25,7 +25,7 @@ from models.kernels import Shape
 from models.offset import Table, genesis
 from models.priors import first_rows
 from models.schema import Schema
-from models.trainer import TrainerSettings, train
+from models.trainer import Trained, TrainerSettings, train
 from models.types import Batch, Float32s
 
 Draw = Callable[..., Batch]
@@ -120,6 +120,7 @@ def test_the_weight_is_what_predicts_best(weight: float) -> None:
     assert found.served == min(max(found.weight, 0.0), 1.0)
 
 
+@settings(deadline=None)
 @given(cut=st.integers(0, 3000))
 def test_the_weight_does_not_depend_on_chunks(cut: int) -> None:
     """Events in two chunks give nearly the κ of one: its posterior is carried on."""
@@ -179,6 +180,25 @@ def test_predictions_carry_the_weight_before_the_chunk(schema: Schema, draw: Dra
     in_full = replace(settings, weighs_interactions=False)
     np.testing.assert_array_equal(served, train(plain, events, schema, in_full).predicted)
     assert (weighed_out != served).any()
+
+
+def test_predictions_do_not_carry_what_the_chunk_teaches(schema: Schema, draw: Draw) -> None:
+    """Where a chunk moves κ, its own events are still predicted with the κ from before it."""
+    settings = TrainerSettings.of(schema)
+    state = train(genesis(schema, 0.2, 1), draw(300), schema, settings).state
+    state.ad.latent[:] *= np.float32(30.0)  # interactions that say much, and wrongly
+
+    def trained(weight: float) -> Trained:
+        weighed_so = replace(state.interactions, weight=weight, precision=1.0)
+        start = replace(state, interactions=weighed_so)
+        return train(start, draw(100, seed=1), schema, settings)
+
+    none, half, full = (trained(weight) for weight in (0.0, 0.5, 1.0))
+    assert abs(half.state.interactions.served - 0.5) > 0.1
+    # Scores are linear in κ, and what is learned does not depend on it.
+    logits = [np.log(each.predicted / (1.0 - each.predicted)) for each in (none, half, full)]
+    assert np.abs(logits[2] - logits[0]).max() > 0.1
+    np.testing.assert_allclose(logits[1], (logits[0] + logits[2]) / 2, atol=1e-4)
 
 
 def test_first_guess_is_an_effect_on_the_score() -> None:

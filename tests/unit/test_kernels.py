@@ -23,6 +23,7 @@ from models.kernels import (
     compiled,
     reference,
 )
+from models.types import Float64s
 
 SHAPE = Shape(3, 2, 2, 1)
 TINY = Shape(2, 1, 1, 1)
@@ -137,6 +138,89 @@ def test_a_surprise_lands_however_uncertain_the_model(label: int, precision: flo
         np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-4)
 
 
+both_kernels = pytest.mark.parametrize(
+    "kernel", [reference, compiled], ids=["reference", "compiled"]
+)
+
+
+def blank() -> tuple[Parameters, Parameters]:
+    """Tables of `TINY`, three values a feature: all zeros but the priors, each 1."""
+    generator = np.random.default_rng(0)
+    sides = parameters(generator, 6, TINY.user_width), parameters(generator, 3, TINY.dimensions)
+    for side in sides:
+        for name in ("latent", "main", "latent_evidence", "main_evidence", "dual"):
+            getattr(side, name)[:] = 0
+        side.latent_prior[:] = side.main_prior[:] = 1
+    return sides
+
+
+def learn_one(
+    kernel: Kernel, rule_: Rule, sides: tuple[Parameters, Parameters], score: float, ads: list[int]
+) -> Float64s:
+    """Learn one click on some ad values by the first value of each user feature; the bias after.
+
+    `score` is the bias before, of precision 1.
+    """
+    bias, scores = np.array([score, 1.0]), np.zeros((1, 2), np.float32)
+    rows = Values(np.array([0, 3]), np.arange(3)), Values(np.array(ads), np.array([0, len(ads)]))
+    kernel.learn(TINY, rule_, *sides, *rows, np.ones(1, np.float32), bias, scores)
+    return bias
+
+
+@both_kernels
+@pytest.mark.parametrize(("radius", "violation"), [(0.5, 3.0), (0.8, 0.5625), (1.0, 0.0), (2.0, 0)])
+@pytest.mark.parametrize("side", ["user", "ad"])
+def test_the_present_violation_adds_to_the_dual(
+    side: str, radius: float, violation: float, kernel: Kernel
+) -> None:
+    """v ← v / (1 + η (μ + w (‖v‖²/r² − 1))) outside the radius, by hand; inside it μ alone acts.
+
+    The other side's vectors are zero, so the gradient of v is: only the constraint moves it.
+    """
+    user, ad = sides = blank()
+    table = {"user": user, "ad": ad}[side]
+    table.latent[0, :2] = 0.6, 0.8
+    table.latent_evidence[0] = 3.0
+    table.dual[0] = 0.5
+    held = rule("curvature", "augmented")._replace(
+        weight_decay=0.0, latent_step=1.0, violation_weight=2.0, **{f"{side}_radius": radius}
+    )
+    learn_one(kernel, held, sides, -1.0, [0])
+    expected = np.array([0.6, 0.8]) / (1 + (0.5 + 2.0 * violation) / (1.0 + 3.0))
+    np.testing.assert_allclose(table.latent[0, :2], expected, rtol=1e-5)
+
+
+@both_kernels
+@pytest.mark.parametrize(
+    ("step", "score", "e"), [("curvature", -2.25, -0.5), ("linear", 0.0, -0.5 / (1 + 4.5 / 4))]
+)
+def test_evidence_grows_by_less_the_more_is_uncertain(
+    step: str, score: float, e: float, kernel: Kernel
+) -> None:
+    """By hand: with V = 4.5 and p = ½ an event adds h = 1/(4 + 4.5) of evidence for j = 1.
+
+    V: 1 of the bias, 1 of each user main effect, ½ of two ad values that share one, and of their
+    latents 2 · 3 · (½)² / 1.5. The curvature step lands at p = ½ from −V/2, the linear one starts
+    there.
+    """
+    user, ad = sides = blank()
+    user.latent[:] = 1.0  # ν_u = (1, 1, 1); the ads' zeros leave users' latents without a slope
+    ad.latent_prior[:] = 1.5
+    # Nothing shrinks; the form of it is that of `CASES`, which are compiled anyway.
+    free = rule(step, "none", SHRINKS[STEPS.index(step)])
+    free = free._replace(weight_decay=0.0, latent_step=1.0)
+    bias = learn_one(kernel, free, sides, score, [0, 2])
+    h = 1 / (4 + 4.5)
+    np.testing.assert_allclose(bias, [score - e, 1 + h], rtol=1e-5)
+    np.testing.assert_allclose(user.main_evidence, [h, 0, 0, h, 0, 0], rtol=1e-5)
+    np.testing.assert_allclose(ad.main_evidence, [h / 4, 0, h / 4], rtol=1e-5)
+    np.testing.assert_allclose(ad.latent_evidence[[0, 2]], h / 4, rtol=1e-5)
+    assert not user.latent_evidence.any()
+    np.testing.assert_allclose(user.main, [-e, 0, 0, -e, 0, 0], rtol=1e-5)
+    np.testing.assert_allclose(ad.main, [-e / 2, 0, -e / 2], rtol=1e-5)
+    np.testing.assert_allclose(ad.latent[[0, 2]], -e / 2 / 1.5, rtol=1e-5)
+
+
 def log_loss(shape: Shape, sides: list[Parameters], rows: list[Values], y: float) -> float:
     """One event's log loss in float64, from the model's equation: the two kernels' judge."""
     score, (user, ad) = -0.5, ([], [])
@@ -157,7 +241,7 @@ def log_loss(shape: Shape, sides: list[Parameters], rows: list[Values], y: float
     return float(np.logaddexp(0, score) - y * score)
 
 
-@pytest.mark.parametrize("kernel", [reference, compiled], ids=["reference", "compiled"])
+@both_kernels
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_gradients_are_those_of_the_log_loss(kernel: Kernel, label: float) -> None:
     """With AdaGrad's sums huge the step is the gradient's: it equals central finite differences."""

@@ -178,6 +178,27 @@ def test_an_empty_log_is_refused(tmp_path: Path) -> None:
     assert "no rows" in _refused(tmp_path, HEADER).limit
 
 
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.parquet"])
+def test_a_file_without_a_byte_is_called_empty(tmp_path: Path, name: str) -> None:
+    """No list of columns that are not there."""
+    (tmp_path / name).touch()
+    with pytest.raises(LogInvalid) as caught:
+        Log(tmp_path / name, SMALL, "clicked")
+    assert caught.value.limit == "it is empty"
+
+
+def test_a_packed_file_of_nothing_is_called_empty(tmp_path: Path) -> None:
+    """The archive has bytes, its content none."""
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(b""))
+    with pytest.raises(LogInvalid, match="it is empty"):
+        Log(tmp_path / "log.csv.gz", SMALL, "clicked")
+
+
+def test_an_empty_first_line_is_no_header(tmp_path: Path) -> None:
+    """Columns would be missing for no reason that the error could name."""
+    assert "first line is empty" in _refused(tmp_path, "\n" + HEADER + ROW).limit
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """The error carries the path."""
     with pytest.raises(LogInvalid, match="absent"):

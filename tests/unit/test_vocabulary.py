@@ -52,15 +52,17 @@ def table(touched_ms: Int64s, width: int, seed: int) -> Table:
 
 
 def state(user_ages: list[float], ad_ages: list[float], seed: int = 0) -> State:
-    """A state whose values were last seen so many days before `NOW_MS`."""
+    """A state whose values were last seen so many days before `NOW_MS`; interactions serve."""
     user, ad = (
         (NOW_MS - np.array(ages, np.float64) * DAY_MS).astype(np.int64)
         for ages in (user_ages, ad_ages)
     )
+    begun = genesis(PARSED, 0.1, 1)
     return replace(
-        genesis(PARSED, 0.1, 1),
+        begun,
         user=table(user, PARSED.user_width, seed),
         ad=table(ad, PARSED.dimensions, seed + 1),
+        interactions=replace(begun.interactions, weight=1.0),
     )
 
 
@@ -119,6 +121,7 @@ def test_events_of_kept_values_score_the_same(seed: int, events: int) -> None:
 def scores(raw: State, users: Ragged, ads: Ragged) -> Float32s:
     """s of each event under the published model."""
     model, _ = project(raw, TrainerSettings.of(PARSED).radii, PARSED)
+    assert model.ad_latent.any(axis=1).all()
     return model.score(users, ads)
 
 
