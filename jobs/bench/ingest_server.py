@@ -17,9 +17,10 @@ import msgspec
 from app.serving.tokens import Tokens
 from app.storage import keys
 from app.storage.engine import Database
+from app.storage.processes import free_port
 from jobs.bench.client import Load, Plan
 from jobs.bench.deployment import BenchmarkBroken, Deployment
-from jobs.bench.server import environment, free_port, in_a_process, until_ready
+from jobs.bench.server import environment, in_a_process, until_ready
 
 _SECONDS = 60.0
 _TICK_MS = 1000.0 / os.sysconf("SC_CLK_TCK")

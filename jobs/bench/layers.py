@@ -74,14 +74,18 @@ async def profile(
             "layer_score_application": await _whole(subject, "/v1/score", rounds),
             "layer_decisions_application": await _whole(subject, "/v1/decisions", rounds),
         }
-        steps = _steps(subject, state.bundle, state.tokens)
+        steps = _score_steps(subject, state.bundle)
+        steps |= _decision_steps(subject, state.bundle, state.tokens)
         for name, (about, step) in steps.items():
             found[f"layer_{name}"] = _timed(step, len(subject.scores), rounds, about)
         return found
 
 
-def _steps(subject: _Subject, bundle: Bundle, tokens: Tokens) -> dict[str, tuple[str, _Step]]:
-    """What each layer does for the n-th request, prepared so that it alone is called."""
+_Steps = dict[str, tuple[str, _Step]]
+
+
+def _score_steps(subject: _Subject, bundle: Bundle) -> _Steps:
+    """What each layer of a score does for the n-th request, prepared so that it alone is called."""
     decode, encode = msgspec.json.Decoder(ScoreRequest).decode, msgspec.json.Encoder().encode
     live, now_ms = bundle.live, time.time_ns() // 1_000_000
     asked = [decode(one) for one in subject.scores]
@@ -96,16 +100,6 @@ def _steps(subject: _Subject, bundle: Bundle, tokens: Tokens) -> dict[str, tuple
     bids = [(columns.bid_micros[one], columns.per_click[one]) for one in rows]
     lines = [scoring.score(bundle, query, now_ms) for query in queries]
     answers = [ScoreAnswer(snapshot_id=bundle.snapshot_id, catalog_version=1, ads=a) for a in lines]
-    of_decision = msgspec.json.Decoder(DecisionRequest).decode
-    pages = [of_decision(one) for one in subject.decisions]
-    wanted = [pipeline.DecisionQuery(one.user, one.slots, one.placement) for one in pages]
-    decided = [pipeline.decide(bundle, one, now_ms, uuid7(now_ms), tokens) for one in wanted]
-    sealed = [ad.token for one in decided for ad in one.ads]
-    contents = [tokens.read(sealed[at % len(sealed)]) for at in range(len(decided))]
-    wide = [bundle.users.of(one.user) for one in pages]
-    asks = [Ask(one.slots, one.placement) for one in pages]
-    who = [contest(live, one.user, now_ms, ask) for one, ask in zip(pages, asks, strict=True)]
-    always = Exploration(share=1.0, most=len(live), tried={})
     return {
         "score_key": ("the API key: header, hash, look-up", lambda i: admit(requests[i], "score")),
         "score_decode": ("the body from JSON, checked", lambda i: decode(subject.scores[i])),
@@ -135,6 +129,23 @@ def _steps(subject: _Subject, bundle: Bundle, tokens: Tokens) -> dict[str, tuple
         ),
         "score_json": ("the answer to JSON", lambda i: encode(answers[i])),
         "score_response": ("the answer to JSON, in a response", lambda i: body.answer(answers[i])),
+    }
+
+
+def _decision_steps(subject: _Subject, bundle: Bundle, tokens: Tokens) -> _Steps:
+    """The same of a decision."""
+    live, now_ms = bundle.live, time.time_ns() // 1_000_000
+    of_decision = msgspec.json.Decoder(DecisionRequest).decode
+    pages = [of_decision(one) for one in subject.decisions]
+    wanted = [pipeline.DecisionQuery(one.user, one.slots, one.placement) for one in pages]
+    decided = [pipeline.decide(bundle, one, now_ms, uuid7(now_ms), tokens) for one in wanted]
+    sealed = [ad.token for one in decided for ad in one.ads]
+    contents = [tokens.read(sealed[at % len(sealed)]) for at in range(len(decided))]
+    wide = [bundle.users.of(one.user) for one in pages]
+    asks = [Ask(one.slots, one.placement) for one in pages]
+    who = [contest(live, one.user, now_ms, ask) for one, ask in zip(pages, asks, strict=True)]
+    always = Exploration(share=1.0, most=len(live), tried={})
+    return {
         "decisions_mask": (
             "which ads of the catalog may serve this user, and the placement's floor",
             lambda i: contest(live, pages[i].user, now_ms, asks[i]),
@@ -159,7 +170,7 @@ def _steps(subject: _Subject, bundle: Bundle, tokens: Tokens) -> dict[str, tuple
             "from the decoded query to the decision, tokens included",
             lambda i: pipeline.decide(bundle, wanted[i], now_ms, uuid7(now_ms), tokens),
         ),
-        "decisions_json": ("the decision to JSON", lambda i: encode(decided[i])),
+        "decisions_json": ("the decision to JSON", lambda i: msgspec.json.encode(decided[i])),
     }
 
 

@@ -19,10 +19,11 @@ import numpy as np
 from rich.console import Console
 
 from app.storage import keys, workers
+from app.storage.processes import free_port
 from jobs.bench.deployment import BenchmarkBroken, Deployment, deployed
 from jobs.bench.machine import describe
 from jobs.bench.report import FORMAT, Measure, Report, Setting, Target, measure, show, write
-from jobs.bench.server import environment, free_port
+from jobs.bench.server import environment
 from jobs.bench.train import FEATURES
 from jobs.bench.two_snapshots import two_snapshots
 from jobs.bench.visitors import Visitors

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ import httpx
 import msgspec
 
 from app.storage import keys
+from app.storage.processes import free_port
 from jobs.bench.application import ANSWERS, TYPES, baseline_path
 from jobs.bench.client import Load, Plan
 from jobs.bench.deployment import BenchmarkBroken, Deployment
@@ -166,10 +166,3 @@ async def in_a_process(plan: Plan) -> bytes:
     if client.returncode:
         raise BenchmarkBroken(f"the client of {plan.path} ended with code {client.returncode}")
     return answer
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -21,12 +21,13 @@ import numpy as np
 from rich.console import Console
 
 from app.storage import keys, workers
+from app.storage.processes import free_port
 from jobs.bench import soak_ledger
 from jobs.bench.deployment import BenchmarkBroken, Deployment, deployed
 from jobs.bench.ingest_server import below, postgres
 from jobs.bench.machine import describe
 from jobs.bench.report import FORMAT, Measure, Report, Setting, Target, measure, show, write
-from jobs.bench.server import environment, free_port, until_ready
+from jobs.bench.server import environment, until_ready
 from jobs.bench.soak_ledger import Held, Ledger
 from jobs.bench.soak_memory import Memory
 from jobs.bench.soak_visits import Seen, VisitPlan

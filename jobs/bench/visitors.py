@@ -40,12 +40,12 @@ _decoded = msgspec.json.Decoder(_Decision).decode
 @dataclass(slots=True)
 class Seen:
     """What the visitors saw. `failures`: requests without an answer of status 200, described;
-    `refused`: answers of status 503; `shown`: ads of the newest decisions."""
+    `refused`: the answers of status 503; `shown`: ads of the newest decisions."""
 
     decisions: int = 0
     latencies_ms: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    refused: int = 0
+    refused: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     shown: deque[int] = field(default_factory=lambda: deque(maxlen=_SHOWN))
 
@@ -107,7 +107,7 @@ class Visitors:
         if status == 200:
             self._look(body, held)
         elif status == 503:
-            self.seen.refused += 1
+            self.seen.refused.append(body[:300].decode(errors="replace"))
         else:
             self.seen.failures.append(f"{status}: {body[:200]!r}")
 

@@ -8,12 +8,13 @@ import sys
 import msgspec
 
 from app.storage import keys, workers
+from app.storage.processes import free_port
 from app.storage.workers import Worker
 from jobs.bench.client import Load, Plan
 from jobs.bench.deployment import BenchmarkBroken, Deployment
 from jobs.bench.report import Measure, Target, measure
 from jobs.bench.resident import smaps
-from jobs.bench.server import environment, free_port, in_a_process
+from jobs.bench.server import environment, in_a_process
 
 PRIVATE_TARGET: Target = ("value at most", 60.0)
 _WORKERS = 2

@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import os
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,6 +18,7 @@ from app.storage import keys, migrate, workers
 from app.storage.catalog import Catalog
 from app.storage.embedded import EmbeddedPostgres
 from app.storage.engine import Database, farewell
+from app.storage.processes import free_ports
 from app.storage.workers import Worker
 from jobs.demo.children import Child
 from jobs.demo.errors import PartEnded, StartFailed
@@ -139,7 +139,7 @@ async def _deployment(home: Path, database: Database, url: str) -> Deployment:
     now_ms = time.time_ns() // 1_000_000
     visitors = await keys.create_api_key(database, "visitors", ["score", "ingest"], now_ms, _ACTOR)
     admin = await keys.create_api_key(database, "stage", ["score", "admin"], now_ms, _ACTOR)
-    ports = _free_ports(3)
+    ports = free_ports(3)
     environment = _environment(home, url, ports)
     return Deployment(home, database, ports[0], visitors[1], admin[1], environment, [])
 
@@ -165,14 +165,6 @@ def _environment(home: Path, url: str, ports: list[int]) -> dict[str, str]:
     own = {f"ADSCENT_{name}": str(value) for name, value in settings.items()}
     fixed = {"DATABASE_URL": url, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
     return inherited | own | fixed | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 async def _start(deployment: Deployment, tell: Tell) -> None:

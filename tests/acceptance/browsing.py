@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from app.storage import keys, migrate
 from app.storage.catalog import Catalog
 from app.storage.embedded import EmbeddedPostgres
 from app.storage.engine import Database
+from app.storage.processes import free_ports
 from tests.contract.conftest import fill_catalog, write_features
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +101,7 @@ def deployed(home: Path) -> Iterator[Deployment]:
         url = postgres.start()
         settings = Settings(home=home, features=write_features(home), database_url=url)
         made = asyncio.run(_prepared(settings))
-        ports = _free_ports(5)
+        ports = free_ports(5)
         found = Deployment(
             f"http://127.0.0.1:{ports[0]}",
             f"http://127.0.0.1:{ports[1]}",
@@ -167,14 +167,6 @@ def _environment(settings: Settings, ports: list[int]) -> dict[str, str]:
         "DATABASE_URL": str(settings.database_url),
         "OMP_NUM_THREADS": "1",
     }
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def _answers(url: str) -> bool:

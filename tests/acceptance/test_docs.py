@@ -21,7 +21,7 @@ from app.cli import app
 from app.main import create_app
 from app.settings import Settings
 from app.storage.embedded import EmbeddedPostgres
-from tests.integration.test_serve_process import _free_port
+from app.storage.processes import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -121,7 +121,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 def test_the_tour_runs_as_it_stands(tmp_path: Path) -> None:
     """Every block of the tour succeeds, in order, and shows what the page says."""
     text = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
-    ports = {"8080": _free_port(), "9090": _free_port(), "9091": _free_port()}
+    ports = dict(zip(("8080", "9090", "9091"), free_ports(3), strict=True))
     script = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
     script = script.replace("127.0.0.1:8080", f"127.0.0.1:{ports['8080']}")
     script = script.replace("decision.json", str(tmp_path / "decision.json"))

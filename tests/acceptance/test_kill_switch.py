@@ -28,7 +28,7 @@ from app.settings import Settings
 from app.storage import workers
 from app.storage.catalog import Catalog
 from app.storage.engine import Database
-from jobs.bench.server import free_port
+from app.storage.processes import free_port
 from jobs.bench.visitors import Visitors
 from tests.contract.conftest import fill_catalog, promote_genesis, secrets_of, write_features
 from tests.contract.trained import trained

@@ -24,14 +24,15 @@ from app.storage import keys, partitions
 from app.storage.embedded import EmbeddedPostgres
 from app.storage.engine import Database
 from app.storage.errors import DatabaseUnavailable
-from app.storage.processes import send, sitting_in
+from app.storage.processes import free_ports, send, sitting_in
 from jobs.bench.stored_catalog import store as store_catalog
 from jobs.bench.stored_events import store as store_events
 from jobs.market import Market
 from jobs.market.traffic import batch
 from models.schema import load_schema
 from tests.faults.database import Background, Look
-from tests.faults.processes import PATIENCE_S, Part, free_ports, wait_for, workers_of
+from tests.faults.namespaces import Namespace, mounted
+from tests.faults.processes import PATIENCE_S, Part, wait_for, workers_of
 from tests.faults.traffic import Ledger, Visitors
 
 WORKERS = 2
@@ -103,6 +104,24 @@ class Deployment:
             " AND seen_at > clock_timestamp() - interval '3 seconds'"
         )
         return len({row["pid"] for row in rows} & set(self.workers()))
+
+    @contextmanager
+    def database_within(self, *commands: str) -> Iterator[Namespace]:
+        """The stopped database started in a mount namespace made by shell commands.
+
+        It ends with the namespace, and so do the processes that use it.
+        """
+        with mounted(*commands) as space:
+            self.database.prefix = space.prefix
+            self.database.start()
+            url_of(self.home, self.database)
+            self.wait_until_served()
+            try:
+                yield space
+            finally:
+                self.serve.stop()
+                self.jobs.stop()
+                self.database.stop()
 
     def wait_until_served(self) -> float:
         """Seconds until all workers were ready."""

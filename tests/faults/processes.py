@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -127,12 +126,3 @@ def wait_for(condition: Callable[[], object], what: str) -> float:
         assert time.monotonic() < started + PATIENCE_S, f"waited {PATIENCE_S:g} s in vain: {what}"
         time.sleep(0.05)
     return time.monotonic() - started
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.accounts import count
-from tests.faults.deployment import Deployment, deployed, url_of
-from tests.faults.namespaces import mounted
+from tests.faults.deployment import Deployment, deployed
 from tests.faults.processes import wait_for
 from tests.faults.report import Seen
 
@@ -98,14 +97,5 @@ def _with_a_clock(deployment: Deployment, clock: Clock) -> Iterator[None]:
         f"echo {clock.library} > {etc}/ld.so.preload",
         f"mount --bind {etc} /etc",
     )
-    with mounted(*commands) as space:
-        deployment.database.prefix = space.prefix
-        deployment.database.start()
-        url_of(deployment.home, deployment.database)
-        deployment.wait_until_served()
-        try:
-            yield
-        finally:
-            deployment.serve.stop()
-            deployment.jobs.stop()
-            deployment.database.stop()
+    with deployment.database_within(*commands):
+        yield

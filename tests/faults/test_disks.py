@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults.accounts import count
-from tests.faults.deployment import Deployment, deployed, url_of
+from tests.faults.deployment import Deployment, deployed
 from tests.faults.namespaces import filled, mounted
 from tests.faults.processes import wait_for
 from tests.faults.report import Seen
@@ -98,14 +98,5 @@ def _on_a_small_disk(deployment: Deployment) -> Iterator[Path]:
         f"cp -a {data} {aside}/",
         f"mount --bind {aside}/data {data}",
     )
-    with mounted(*commands) as space:
-        deployment.database.prefix = space.prefix
-        deployment.database.start()
-        url_of(deployment.home, deployment.database)
-        deployment.wait_until_served()
-        try:
-            yield space.path(aside)
-        finally:
-            deployment.serve.stop()
-            deployment.jobs.stop()
-            deployment.database.stop()
+    with deployment.database_within(*commands) as space:
+        yield space.path(aside)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -30,15 +29,6 @@ VALUES (now(), $1, 0, 'impression', 7, $1, 3, 0, 1, 'late', $2)
 
 
 AHEAD = "(CAST(CAST({} AS text) AS bigint) + 1000000)::text::xid8"
-
-
-@pytest.fixture
-async def writer(database: Database) -> AsyncIterator[EventWriter]:
-    """A writer to a database with the partitions of this week."""
-    await partitions.ensure_partitions(database, now_ms())
-    found = EventWriter(database)
-    yield found
-    await found.close()
 
 
 async def next_chunk(database: Database, max_events: int = 1000) -> Chunk:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -58,15 +57,6 @@ async def stored(database: Database) -> list[bytes]:
     query = "SELECT features FROM events WHERE type = 'impression' ORDER BY decided_at, decision_id"
     async with database.begin() as connection:
         return list((await connection.execute(sa.text(query))).scalars())
-
-
-@pytest.fixture
-async def writer(database: Database) -> AsyncIterator[EventWriter]:
-    """A writer to a database with the partitions of this week."""
-    await partitions.ensure_partitions(database, now_ms())
-    found = EventWriter(database)
-    yield found
-    await found.close()
 
 
 async def test_stored_events_lose_erased_values(writer: EventWriter, database: Database) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from app.storage import keys, migrate
 from app.storage.catalog import Catalog
 from app.storage.embedded import EmbeddedPostgres
 from app.storage.engine import Database
+from app.storage.processes import free_ports
 from tests.contract.conftest import FEATURES, SCOPES, fill_catalog
 
 _TOP = Path(__file__).resolve().parents[2]
@@ -93,7 +93,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     postgres = EmbeddedPostgres(home, durable=False)
     settings = Settings(home=home, features=features, database_url=postgres.start())
     secret = asyncio.run(_prepare(settings))
-    ports = [_free_port() for _ in range(3)]
+    ports = free_ports(3)
     environment = _environment(settings, *ports)
     running = [
         subprocess.Popen([*_CLI, name], cwd=_TOP, env=environment)  # noqa: S603 - ours
@@ -211,9 +211,3 @@ def _await(condition: Callable[[], Any], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

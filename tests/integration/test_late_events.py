@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from msgspec import structs
 
-from app.storage import chunks, partitions
+from app.storage import chunks
 from app.storage.chunks import Chunk
 from app.storage.engine import Database
 from app.storage.events import EventWriter
 from tests.integration.making import click_on, event, now_ms
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def writer(database: Database) -> AsyncIterator[EventWriter]:
-    """A writer to a database with the partitions of this week."""
-    await partitions.ensure_partitions(database, now_ms())
-    found = EventWriter(database)
-    yield found
-    await found.close()
 
 
 async def next_chunk(database: Database) -> Chunk:

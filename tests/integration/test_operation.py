@@ -20,7 +20,7 @@ from app.settings import SettingInvalid, Settings, environment_of
 from app.storage import job_runs, keys, workers
 from app.storage.catalog import Catalog
 from app.storage.engine import Database
-from jobs.bench.server import free_port
+from app.storage.processes import free_port
 from tests.contract.conftest import fill_catalog, now_ms, promote_genesis, write_features
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from app.storage import keys, migrate
 from app.storage.catalog import Catalog
 from app.storage.embedded import EmbeddedPostgres
 from app.storage.engine import Database
+from app.storage.processes import free_ports
 from tests.contract.conftest import SCOPES, fill_catalog, promote_genesis, write_features
 
 _CLI = [sys.executable, "-c", "from app.cli import main; main()"]
@@ -65,7 +65,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     url = postgres.start()
     settings = Settings(home=home, features=write_features(home), database_url=url)
     secret = asyncio.run(_prepare(settings))
-    ports = _free_port(), _free_port()
+    ports = free_ports(2)
     environment = _environment(settings, *ports)
     process = subprocess.Popen([*_CLI, "serve"], cwd=_TOP, env=environment)  # noqa: S603  # ours
     found = Deployment(
@@ -241,10 +241,3 @@ def _is_running(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

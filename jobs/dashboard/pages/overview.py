@@ -12,7 +12,8 @@ from app.storage.statistics import PerformanceRow
 from jobs.dashboard.charts import Chart, Line, by_hour, over_time
 from jobs.dashboard.frame import Desk, Page, framed
 from jobs.dashboard.measured import History, Sample, percentile, rate
-from jobs.dashboard.parts import Text, Tile, attribute, box, card, empty, grid, link, pill
+from jobs.dashboard.parts import Text, Tile, attribute, box, card, empty, grid, link
+from jobs.dashboard.served import nothing_served, served
 from jobs.dashboard.units import (
     NONE,
     ago,
@@ -24,7 +25,6 @@ from jobs.dashboard.units import (
     money,
     per_second,
     percent,
-    short,
     when,
 )
 from jobs.dashboard.words import Change, changes
@@ -217,16 +217,10 @@ def _serving(page: Page) -> None:
     def build(found: tuple[Serving | None, int]) -> None:
         serving, _ = found
         if serving is None:
-            empty("Nothing is served yet. `adscent jobs` makes the first snapshot when it starts.")
+            nothing_served()
             return
         with box("acts"):
-            link(
-                f"snapshot {short(serving.snapshot_id)}",
-                f"/snapshots/{serving.snapshot_id}",
-                "mono",
-            )
-            if serving.is_pinned:
-                pill("pinned", "warn")
+            served(serving)
         if serving.is_pinned and serving.head_id != serving.snapshot_id:
             _told("Training goes on behind it; what it makes is not served while this is pinned.")
 

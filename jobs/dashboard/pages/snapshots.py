@@ -27,6 +27,7 @@ from jobs.dashboard.parts import (
     pill,
     state,
 )
+from jobs.dashboard.served import nothing_served, served
 from jobs.dashboard.tables import Column, Growing, table
 from jobs.dashboard.units import ago, count, decimal, moment, percent, short, when
 
@@ -84,16 +85,10 @@ def _serving(page: Page) -> None:
 
 def _what_serves(page: Page, serving: Serving | None) -> None:
     if serving is None:
-        empty("Nothing is served yet. `adscent jobs` makes the first snapshot when it starts.")
+        nothing_served()
         return
     with box("acts"):
-        link(
-            f"snapshot {short(serving.snapshot_id)}",
-            f"/snapshots/{serving.snapshot_id}",
-            "mono",
-        )
-        if serving.is_pinned:
-            pill("pinned", "warn")
+        served(serving)
         Button("Roll back …", lambda: roll_back(page), "danger")
         if serving.is_pinned:
             Button("Let new ones serve …", lambda: unpin(page))
