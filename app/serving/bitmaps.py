@@ -36,7 +36,9 @@ def unpacked(mask: Bytes) -> Bools:
 
 def size_of(mask: Bytes) -> int:
     """How many rows the bitmap holds."""
-    return int(np.bitwise_count(mask).sum())
+    words = len(mask) // _WORD * _WORD
+    counts = (np.bitwise_count(part) for part in (mask[:words].view(np.uint64), mask[words:]))
+    return sum(int(of.sum(dtype=np.int64)) for of in counts)
 
 
 def rows_of(mask: Bytes) -> Int64s:

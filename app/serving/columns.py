@@ -17,14 +17,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from app.serving.eligibility import (
-    ACTIVE,
-    ALWAYS_MS,
-    NEVER_MS,
-    STATE_CODES,
-    UNKNOWN,
-    Eligibility,
-)
+from app.serving.eligibility import ACTIVE, STATE_CODES, UNKNOWN, Eligibility
+from app.serving.flights import ALWAYS_MS, NEVER_MS
 from app.serving.items import Items
 from app.serving.schedules import mark
 from app.serving.targeting import Targets

@@ -8,17 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.serving.bitmaps import among, unpacked, without
-from app.serving.schedules import shut
+from app.serving.flights import Edges, edges_after, last_edge
+from app.serving.schedules import Shut, shut
 from app.serving.targeting import Targets
 from models.index import packed
-from models.types import Bytes, FeatureValue, Int64s, Schedule
+from models.types import Bools, Bytes, FeatureValue, Int64s, Schedule
 
 ACTIVE, PAUSED, RETIRED, UNKNOWN = range(4)
 STATE_CODES = {"active": ACTIVE, "paused": PAUSED, "retired": RETIRED}
 """States as the arrays hold them; an UNKNOWN row is indexed but not in this catalog."""
-
-ALWAYS_MS, NEVER_MS = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-"""Start of a flight without a start, end of one without an end."""
 
 REASONS = (
     None,
@@ -42,6 +40,8 @@ _KEPT_ROWS = 16_384
 """In a catalog of up to so many rows answers are kept; in larger ones few would be asked for again
 before there is no room for them."""
 _KEPT_BYTES = 4_000_000
+_FEW = 16
+"""Causes of less than one row in so many are found row by row, without those of all others."""
 _OF_CAMPAIGN, _OF_ADVERTISER = 3, 5
 _NOT_STARTED, _ENDED, _SCHEDULE, _TARGETING, _EXCLUDED = range(8, 13)
 
@@ -50,18 +50,30 @@ _NOT_STARTED, _ENDED, _SCHEDULE, _TARGETING, _EXCLUDED = range(8, 13)
 class _Open:
     """The rows open for serving, packed, true for the times start ≤ now < end in ms.
 
-    `asked_ms`: the time in between that it was made for. `causes`: uint8 [n], why each row is not;
-    of an open one, why a user may not see it, which only targeting can decide. None until somebody
-    asks. `answers`: for users who meet the same rules (see `Targets.key`) the eligible rows,
-    packed, and the reason's code of every row.
+    `asked_ms`: the time in between that it was made for. `edges`: the flights' that come; `shut`:
+    the rows that schedules shut, None without schedules. `causes`: uint8 [n], why each row is not
+    open; of an open one, why a user may not see it, which only targeting can decide. None until
+    somebody asks. `answers`: for users who meet the same rules (see `Targets.key`) the eligible
+    rows, packed, and the reason's code of every row.
     """
 
     start_ms: int
-    end_ms: int
     asked_ms: int
     rows: Bytes
+    edges: Edges
+    shut: Shut | None
     causes: Bytes | None = None
     answers: dict[tuple[int, ...], tuple[Bytes, Bytes]] = field(default_factory=dict)
+
+    @property
+    def until_ms(self) -> int:
+        """Up to when the next edges tell all that changes."""
+        until_ms = self.edges.until_ms
+        return until_ms if self.shut is None else min(until_ms, self.shut.end_ms)
+
+    @property
+    def end_ms(self) -> int:
+        return min(self.edges.next_ms, self.until_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +139,8 @@ class Eligibility:
         self, rows: Int64s, mask: Bytes, now_ms: int, excluded: Collection[int] = ()
     ) -> Bytes:
         """The same as indices into `REASONS`: uint8 [m]."""
-        causes = self._causes(now_ms)[rows]
+        is_few = _FEW * len(rows) < len(self.state)
+        causes = self._causes_of(rows, now_ms) if is_few else self._causes(now_ms)[rows]
         if excluded:
             # An excluded ad whose targeting fails as well is still reported as excluded.
             left_out = np.isin(rows, np.fromiter(excluded, np.int64, len(excluded)))
@@ -169,20 +182,21 @@ class Eligibility:
         """The first failing cause of every row at this time: uint8 [n]."""
         known = self._open_at(now_ms)
         if known.causes is None:
-            known.causes = self._found_causes(now_ms)
+            known.causes = self._causes_of(slice(None), now_ms)
         return known.causes
 
-    def _found_causes(self, now_ms: int) -> Bytes:
-        """The last rule here comes first."""
-        code = np.full(len(self.state), _TARGETING, np.uint8)
-        if self.schedules and self.schedule_marks is not None:
-            code[shut(self.schedule_marks, self.schedules, now_ms).rows] = _SCHEDULE
-        code[self.ends <= now_ms] = _ENDED
-        code[self.starts > now_ms] = _NOT_STARTED
+    def _causes_of(self, rows: Int64s | slice, now_ms: int) -> Bytes:
+        """The first failing cause of some rows at this time. The last rule here comes first."""
+        closed = self._open_at(now_ms).shut
+        code = np.full(len(self.state[rows]), _TARGETING, np.uint8)
+        if closed is not None:
+            code[closed.rows[rows]] = _SCHEDULE
+        code[self.ends[rows] <= now_ms] = _ENDED
+        code[self.starts[rows] > now_ms] = _NOT_STARTED
         for states, first in (
-            (self.advertiser_state, _OF_ADVERTISER),
-            (self.campaign_state, _OF_CAMPAIGN),
-            (self.state, 0),
+            (self.advertiser_state[rows], _OF_ADVERTISER),
+            (self.campaign_state[rows], _OF_CAMPAIGN),
+            (self.state[rows], 0),
         ):
             code = np.where(states == ACTIVE, code, states + np.uint8(first))
         return code
@@ -191,22 +205,39 @@ class Eligibility:
         """Rows active at every level whose flight runs; kept until a flight starts or ends,
         or a schedule opens or shuts."""
         known = self._open[0] if self._open else None
-        if known is None or not known.start_ms <= now_ms < known.end_ms:
-            known = self._opened(now_ms)
-            self._open[:] = [known]
-        return known
+        if known is not None and known.start_ms <= now_ms < known.end_ms:
+            return known
+        is_near = known is not None and known.start_ms <= now_ms < known.until_ms
+        found = self._advanced(known, now_ms) if known and is_near else self._opened(now_ms)
+        self._open[:] = [found]
+        return found
+
+    def _advanced(self, known: _Open, now_ms: int) -> _Open:
+        """What is open once some flights have started or ended: only their rows are looked at."""
+        count = known.edges.passed(now_ms)
+        rows, last_ms = known.edges.rows[:count], int(known.edges.times[count - 1])
+        bits = unpacked(known.rows)[: len(self.state)]
+        bits[rows] = self._serving(rows, now_ms, known.shut)
+        return _Open(last_ms, now_ms, packed(bits), known.edges.after(count), known.shut)
 
     def _opened(self, now_ms: int) -> _Open:
-        running = (self.starts <= now_ms) & (now_ms < self.ends)
-        active = (self.state | self.campaign_state | self.advertiser_state) == ACTIVE
-        spell = None
+        closed = None
         if self.schedules and self.schedule_marks is not None:
-            spell = shut(self.schedule_marks, self.schedules, now_ms)
-            running &= ~spell.rows
-        edges = np.concatenate((self.starts, self.ends))
-        before, after = edges[edges <= now_ms], edges[edges > now_ms]
-        start_ms = int(before.max(initial=ALWAYS_MS))
-        end_ms = int(after.min(initial=NEVER_MS))
-        if spell is not None:
-            start_ms, end_ms = max(start_ms, spell.start_ms), min(end_ms, spell.end_ms)
-        return _Open(start_ms, end_ms, now_ms, packed(running & active))
+            closed = shut(self.schedule_marks, self.schedules, now_ms)
+        start_ms = last_edge(self.starts, self.ends, now_ms)
+        return _Open(
+            start_ms if closed is None else max(start_ms, closed.start_ms),
+            now_ms,
+            packed(self._serving(slice(None), now_ms, closed)),
+            edges_after(self.starts, self.ends, now_ms),
+            closed,
+        )
+
+    def _serving(self, rows: Int64s | slice, now_ms: int, closed: Shut | None) -> Bools:
+        """Which of some rows are active at every level, in flight, and not shut: bool [m]."""
+        found: Bools = (self.starts[rows] <= now_ms) & (now_ms < self.ends[rows])
+        states = self.state[rows] | self.campaign_state[rows] | self.advertiser_state[rows]
+        found &= states == ACTIVE
+        if closed is not None:
+            found &= ~closed.rows[rows]
+        return found

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from app.serving.eligibility import ALWAYS_MS, NEVER_MS, Eligibility
+from app.serving.eligibility import Eligibility
+from app.serving.flights import ALWAYS_MS, NEVER_MS
 from app.serving.targeting import Targets
 from jobs.bench.machine import describe
 from jobs.bench.report import FORMAT, Measure, Report, Setting, measure, show, write

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.serving import eligibility as eligibility_module
+from app.serving import flights as flights_module
 from app.serving.bitmaps import among
-from app.serving.eligibility import ALWAYS_MS, NEVER_MS, Eligibility
+from app.serving.eligibility import Eligibility
+from app.serving.flights import ALWAYS_MS, NEVER_MS
 from app.serving.rules import Draft, Met
+from app.serving.schedules import mark
 from app.serving.targeting import Targets
-from models.types import Clause, FeatureValue, Targeting
+from models.types import DAYS, Clause, FeatureValue, Hours, Schedule, Targeting
 
 User = dict[str, FeatureValue]
 
@@ -150,6 +155,67 @@ def test_values_of_two_features_are_not_taken_for_two_of_one() -> None:
         (one_each, [True, False, False, True]),
     ):
         assert among(eligibility.mask(user, 0), np.arange(4)).tolist() == expected
+
+
+edges_of = st.integers(0, 60)
+flights = st.builds(
+    Row,
+    state=st.sampled_from([0, 0, 0, 1]),
+    start=st.one_of(st.just(ALWAYS_MS), edges_of),
+    end=st.one_of(st.just(NEVER_MS), edges_of),
+)
+
+
+@given(st.lists(flights, max_size=30), st.lists(st.integers(-5, 65), min_size=1, max_size=12))
+@settings(max_examples=300, deadline=None)
+def test_flights_that_start_and_end_one_by_one_are_as_looked_at_anew(
+    rows: list[Row], times: list[int]
+) -> None:
+    """Through many edges, few of them known ahead, forward and back in time."""
+    everything = np.arange(len(rows))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(flights_module, "_AHEAD", 3)
+        eligibility = compiled(rows)
+        for at in (*times, *sorted(times)):
+            expected = [naive_reason(row, {}, at) for row in rows]
+            mask = eligibility.mask({}, at)
+            assert among(mask, everything).tolist() == [reason is None for reason in expected]
+            assert eligibility.reasons(everything, mask, at) == expected
+            found = eligibility._open[0]
+            assert found.start_ms <= at < found.end_ms
+
+
+def test_a_flight_that_ends_does_not_make_the_others_be_looked_at() -> None:
+    """The whole catalog is looked at once for thousands of starts and ends."""
+    rows = [Row(start=at, end=at + 7) for at in range(3_000)] + [Row()] * 20_000
+    eligibility = compiled(rows)
+    with pytest.MonkeyPatch.context() as patched:
+        for at in range(1_000):
+            eligibility.mask({}, at)
+            # From here on nobody may look for edges again.
+            patched.setattr(eligibility_module, "edges_after", None)
+    assert eligibility.reasons_of({}, np.array([993, 992, 999, 1000, 3000]), 999) == [
+        *(None, "ended", None, "not_started", None)
+    ]
+
+
+def test_a_schedule_and_flights_change_at_their_own_times() -> None:
+    """While a schedule is shut flights go on to start and end."""
+    hour = 3_600_000
+    morning = Schedule("UTC", (Hours(DAYS, 6 * 60, 12 * 60),))
+    marks = np.array([mark(morning), 0, mark(morning), 0], np.int64)
+    rows = [Row(start=5 * hour, end=7 * hour), Row(end=5 * hour), Row(), Row(start=13 * hour)]
+    eligibility = replace(compiled(rows), schedule_marks=marks, schedules={mark(morning): morning})
+    for at, expected in (
+        (4, [False, True, False, False]),
+        (5, [False, False, False, False]),
+        (6, [True, False, True, False]),
+        (8, [False, False, True, False]),
+        (12, [False, False, False, False]),
+        (14, [False, False, False, True]),
+        (30, [False, False, True, True]),
+    ):
+        assert among(eligibility.mask({}, at * hour), np.arange(4)).tolist() == expected, at
 
 
 def test_what_one_version_was_asked_for_is_ready_in_the_next() -> None:
