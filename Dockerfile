@@ -14,7 +14,7 @@ COPY schemas /opt/adscent/schemas
 COPY features.toml LICENSE /opt/adscent/
 # The console script that stands in for the checkout's bootstrap script; the workers of
 # `serve` import it too. The code is compiled here because a running container cannot write to it.
-RUN printf '%s\n' '#!/opt/venv/bin/python' 'from app.cli import main' '' \
+RUN printf '%s\n' '#!/opt/venv/bin/python' 'from app.cli.main import main' '' \
         'if __name__ == "__main__":' '    main()' > /opt/venv/bin/adscent \
     && chmod 755 /opt/venv/bin/adscent \
     && /opt/venv/bin/python -m compileall -q /opt/adscent

@@ -35,15 +35,15 @@ from app.api import (
     snapshots,
     users,
 )
-from app.arrival import LIMITER, MOST_CONNECTIONS, SLOW_CLIENTS
+from app.connection.arrival import LIMITER, MOST_CONNECTIONS, SLOW_CLIENTS
+from app.connection.direct import Direct
+from app.connection.observed import Observed
+from app.connection.overload import Limiter
+from app.connection.slow_clients import SlowClients
+from app.connection.traced import Traced
 from app.database_url import database_url
-from app.direct import Direct
 from app.lifespan import can_decide, opened
-from app.observed import Observed
-from app.overload import Limiter
 from app.settings import Settings
-from app.slow_clients import SlowClients
-from app.traced import Traced
 
 _ROUTERS = (
     *(score, decisions, explain, events, browser_events),

@@ -14,7 +14,8 @@ from pathlib import Path
 import uvicorn.protocols.http.httptools_impl
 import uvloop
 
-from app import draining, main
+from app import main
+from app.connection import draining
 
 SHARED = (main, draining, uvicorn, uvloop)
 

@@ -12,8 +12,8 @@ from fastapi.openapi.utils import get_openapi
 from app.api import lifecycle_views, schemas, views
 from app.api.examples import EXAMPLES
 from app.api.lists import check_query
+from app.connection.overload import parameter
 from app.errors import PROBLEM_TYPE, Problem
-from app.overload import parameter
 from app.serving.explaining import Explanation
 from app.serving.pipeline import Decision
 from app.serving.state import Scope

@@ -1,1 +1,1 @@
-"""What the commands of `adscent` do, one file each; `app.cli` parses and calls them."""
+"""What the commands of `adscent` do, one file each; `app.cli.main` parses and calls them."""

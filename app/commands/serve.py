@@ -132,7 +132,7 @@ def _configuration(settings: Settings, start: str) -> uvicorn.Config:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="app.draining:DrainingProtocol",
+        http="app.connection.draining:DrainingProtocol",
         ws="none",
         log_config=None,
         access_log=False,

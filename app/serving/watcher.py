@@ -159,13 +159,14 @@ class Watcher:
 
     async def _listen(self) -> None:
         while not self._closing:
-            heard = False
+            started_s = time.monotonic()
             with suppress(StorageError):
-                heard = await self._listen_once()
-            # A session that worked and was ended is replaced at once.
-            await asyncio.sleep(0 if heard else _LISTEN_AGAIN_S)
+                await self._listen_once()
+            # A session that was ended is replaced at once; where that happens again and again, or
+            # none can be had, new ones would take more time than polls do.
+            await asyncio.sleep(max(0.0, started_s + _LISTEN_AGAIN_S - time.monotonic()))
 
-    async def _listen_once(self) -> bool:
+    async def _listen_once(self) -> None:
         closed = asyncio.Event()
         async with self._database.session(command_timeout=None) as connection:
             connection.add_termination_listener(lambda _: closed.set())
@@ -177,7 +178,6 @@ class Watcher:
             finally:
                 self._hears = False
                 self._moved.catalog.set()
-        return True
 
     def _wake_all(self) -> None:
         moved = self._moved

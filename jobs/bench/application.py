@@ -75,7 +75,7 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=int(sys.argv[1]),
         loop="uvloop",
-        http="app.arrival:TimedProtocol",
+        http="app.connection.arrival:TimedProtocol",
         log_config=None,
         access_log=False,
         server_header=False,

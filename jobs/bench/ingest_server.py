@@ -73,7 +73,7 @@ async def ingesting(deployment: Deployment, workers: int) -> AsyncIterator[Inges
     tokens = Tokens(known, current, int(context.settings.token_lifetime_s * 1000))
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "app.cli", "serve", "--metrics-port", "0"),
+        *(sys.executable, "-m", "app.cli.main", "serve", "--metrics-port", "0"),
         *("--port", str(port), "--workers", str(workers)),
         env=environment(deployment) | {"ADSCENT_LOG_LEVEL": "error"},
     )

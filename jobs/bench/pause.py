@@ -29,7 +29,7 @@ from jobs.bench.two_snapshots import two_snapshots
 from jobs.bench.visitors import Visitors
 
 P99_TARGET: Target = ("value at most", 250.0)
-_SERVE = ("-c", "from app.cli import main; main()", "serve")
+_SERVE = ("-c", "from app.cli.main import main; main()", "serve")
 _READY_S = 120.0
 _CUT = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity

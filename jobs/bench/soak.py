@@ -172,7 +172,7 @@ async def _running(deployment: Deployment, sizes: Sizes) -> AsyncIterator[_Rig]:
     try:
         for command in ("serve", "jobs"):
             started[command] = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "app.cli", command), env=given
+                *(sys.executable, "-m", "app.cli.main", command), env=given
             )
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             await until_ready(client)

@@ -21,7 +21,7 @@ _WORKERS = 2
 _PATH = "/v1/decisions"
 _CONNECTIONS, _RATE = 16, 100.0
 _READY_S = 120.0
-_SERVE = ("-c", "from app.cli import main; main()", "serve")
+_SERVE = ("-c", "from app.cli.main import main; main()", "serve")
 
 
 async def worker_memory(

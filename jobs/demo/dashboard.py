@@ -32,7 +32,7 @@ async def open_dashboard(deployment: Deployment, settings: Settings, story: Stor
     own = {"ADSCENT_DASHBOARD_HOST": "127.0.0.1", "ADSCENT_DASHBOARD_PORT": str(port)}
     log = deployment.home / "logs" / "dashboard.log"
     child = await Child.start(
-        "adscent dashboard", ["-m", "app.cli", "dashboard"], deployment.environment | own, log
+        "adscent dashboard", ["-m", "app.cli.main", "dashboard"], deployment.environment | own, log
     )
     deployment.parts.append(child)
     address = f"http://127.0.0.1:{port}"

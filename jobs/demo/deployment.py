@@ -171,7 +171,7 @@ async def _start(deployment: Deployment, tell: Tell) -> None:
     tell(f"Starting `adscent serve` with {WORKERS} workers and `adscent jobs`.")
     for name, command in (("adscent serve", "serve"), ("adscent jobs", "jobs")):
         log = deployment.home / "logs" / f"{command}.log"
-        arguments = ["-m", "app.cli", command]
+        arguments = ["-m", "app.cli.main", command]
         child = await Child.start(name, arguments, deployment.environment, log)
         deployment.parts.append(child)
     deadline = time.monotonic() + _READY_S

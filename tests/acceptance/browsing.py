@@ -29,7 +29,7 @@ from app.storage.processes import free_ports
 from tests.contract.conftest import fill_catalog, write_features
 
 ROOT = Path(__file__).parents[2]
-_CLI = [sys.executable, "-m", "app.cli"]
+_CLI = [sys.executable, "-m", "app.cli.main"]
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 

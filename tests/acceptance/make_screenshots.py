@@ -28,7 +28,7 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     started = time.monotonic()
     demo = subprocess.Popen(  # noqa: S603  # our own interpreter
-        [sys.executable, "-m", "app.cli", "demo", "--exit-after", f"{_SECONDS:.0f}"],
+        [sys.executable, "-m", "app.cli.main", "demo", "--exit-after", f"{_SECONDS:.0f}"],
         cwd=ROOT,
         env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
         stdout=subprocess.PIPE,

@@ -37,7 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _start(home: Path, *arguments: str) -> subprocess.Popen[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ADSCENT_", "DATABASE_URL"))}
     return subprocess.Popen(  # noqa: S603  # our own interpreter
-        [sys.executable, "-m", "app.cli", "demo", *arguments],
+        [sys.executable, "-m", "app.cli.main", "demo", *arguments],
         cwd=home,
         env=kept | {"ADSCENT_HOME": str(home), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
         stdout=subprocess.PIPE,

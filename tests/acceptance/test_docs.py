@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from app.cli import app
+from app.cli.main import app
 from app.main import create_app
 from app.settings import Settings
 from app.storage.embedded import EmbeddedPostgres

@@ -34,7 +34,7 @@ from tests.contract.conftest import fill_catalog, promote_genesis, secrets_of, w
 from tests.contract.trained import trained
 
 pytestmark = pytest.mark.anyio
-_SERVE = (sys.executable, "-c", "from app.cli import main; main()", "serve")
+_SERVE = (sys.executable, "-c", "from app.cli.main import main; main()", "serve")
 _TOP = Path(__file__).resolve().parents[2]
 _BODY = json.dumps({"user": {"geo": "us"}, "slots": 10, "per_advertiser": 50})
 _CUT = """

@@ -17,8 +17,8 @@ from hypothesis import settings as hypothesis_settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
+from app.connection.overload import DEADLINE_HEADER, LONGEST_MS
 from app.main import create_app
-from app.overload import DEADLINE_HEADER, LONGEST_MS
 from app.settings import Settings
 from app.storage.catalog import Catalog
 from app.storage.engine import Database
@@ -46,7 +46,7 @@ class _Server:
             port=0,
             log_config=None,
             loop="uvloop",
-            http="app.arrival:TimedProtocol",
+            http="app.connection.arrival:TimedProtocol",
             ws="none",
         )
         self._server = uvicorn.Server(config)

@@ -48,7 +48,7 @@ class Part:
         assert not self.is_running
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603  # ours
-                [*self.prefix, sys.executable, "-m", "app.cli", *self.arguments],
+                [*self.prefix, sys.executable, "-m", "app.cli.main", *self.arguments],
                 cwd=_TOP,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

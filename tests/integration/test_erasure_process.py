@@ -25,7 +25,7 @@ from app.storage.processes import free_ports
 from tests.contract.conftest import FEATURES, SCOPES, fill_catalog
 
 _TOP = Path(__file__).resolve().parents[2]
-_CLI = [sys.executable, "-c", "from app.cli import main; main()"]
+_CLI = [sys.executable, "-c", "from app.cli.main import main; main()"]
 ANN, NOBODY = {"visitor": "ann", "geo": "us"}, {"geo": "us"}
 
 

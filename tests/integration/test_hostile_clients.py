@@ -30,7 +30,7 @@ from tests.contract.conftest import (
     write_features,
 )
 
-_CLI = [sys.executable, "-c", "from app.cli import main; main()"]
+_CLI = [sys.executable, "-c", "from app.cli.main import main; main()"]
 _TOP = Path(__file__).resolve().parents[2]
 _TIMEOUT_S = 2
 

@@ -24,7 +24,7 @@ from app.storage.processes import free_port
 from tests.contract.conftest import fill_catalog, now_ms, promote_genesis, write_features
 
 pytestmark = pytest.mark.anyio
-_CLI = [sys.executable, "-c", "from app.cli import main; main()"]
+_CLI = [sys.executable, "-c", "from app.cli.main import main; main()"]
 _TOP = Path(__file__).resolve().parents[2]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -19,9 +19,9 @@ _STOPPED_S = 0.4
 _CONNECTIONS = 4
 _SERVER = f"""
 import contextlib, fastapi, fastapi.routing, uvicorn
-from app.arrival import LIMITER, MOST_CONNECTIONS
-from app.direct import Direct
-from app.overload import Limiter
+from app.connection.arrival import LIMITER, MOST_CONNECTIONS
+from app.connection.direct import Direct
+from app.connection.overload import Limiter
 
 async def call(request: fastapi.Request) -> fastapi.Response:
     await request.body()
@@ -41,7 +41,8 @@ app.add_middleware(Direct, limiter=limiter, routes=routes)
 listening = uvicorn.Config(app, port=0).bind_socket()
 listening.listen()
 print(listening.getsockname()[1], flush=True)
-config = uvicorn.Config(app, http="app.arrival:TimedProtocol", loop="uvloop", log_config=None)
+protocol = "app.connection.arrival:TimedProtocol"
+config = uvicorn.Config(app, http=protocol, loop="uvloop", log_config=None)
 uvicorn.Server(config).run([listening])
 """
 

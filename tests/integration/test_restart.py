@@ -33,7 +33,7 @@ from tests.contract.conftest import (
 )
 
 pytestmark = pytest.mark.anyio
-_SERVE = [sys.executable, "-c", "from app.cli import main; main()", "serve"]
+_SERVE = [sys.executable, "-c", "from app.cli.main import main; main()", "serve"]
 _TOP = Path(__file__).resolve().parents[2]
 _IN_A_ROW = 20
 """So many connections reach both of two workers."""

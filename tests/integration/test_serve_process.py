@@ -25,7 +25,7 @@ from app.storage.engine import Database
 from app.storage.processes import free_ports
 from tests.contract.conftest import SCOPES, fill_catalog, promote_genesis, write_features
 
-_CLI = [sys.executable, "-c", "from app.cli import main; main()"]
+_CLI = [sys.executable, "-c", "from app.cli.main import main; main()"]
 _TOP = Path(__file__).resolve().parents[2]
 USER = {"user": {"geo": "us"}, "slots": 50}
 

@@ -106,9 +106,10 @@ def _works(program: str) -> bool:
 def checkout(tmp_path: Path) -> Checkout:
     """A checkout below a folder with a space in its name, with whatever installer there is."""
     root = tmp_path / "a checkout"
-    (root / "app").mkdir(parents=True)
+    (root / "app" / "cli").mkdir(parents=True)
     (root / "app" / "__init__.py").touch()
-    (root / "app" / "cli.py").write_text(PROGRAM)
+    (root / "app" / "cli" / "__init__.py").touch()
+    (root / "app" / "cli" / "main.py").write_text(PROGRAM)
     shutil.copy(ROOT / "adscent", root)
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     made = Checkout(root, {**kept, "TMPDIR": str(tmp_path)})
@@ -155,8 +156,8 @@ def test_prefers_the_checkout_to_a_package_of_the_calling_folder(
     checkout: Checkout, tmp_path: Path
 ) -> None:
     """A folder `app` where the command is called from does not stand in for Adscent's own."""
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app" / "cli.py").write_text("raise SystemExit('the wrong app')")
+    (tmp_path / "app" / "cli").mkdir(parents=True)
+    (tmp_path / "app" / "cli" / "main.py").write_text("raise SystemExit('the wrong app')")
     code, _, errors = checkout.run()
     assert code == 0, errors
 
@@ -275,7 +276,7 @@ def test_development_requirements_contain_the_runtime_ones() -> None:
 
 
 def test_the_module_that_the_script_runs_is_the_command_line() -> None:
-    """`python -m app.cli` runs the command, under the same name as the installed one."""
-    command = [sys.executable, "-m", "app.cli", "--help"]
+    """`python -m app.cli.main` runs the command, under the same name as the installed one."""
+    command = [sys.executable, "-m", "app.cli.main", "--help"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 # our own interpreter
     assert "Usage: adscent" in result.stdout

@@ -47,7 +47,7 @@ RULES: dict[str, tuple[str, ...]] = {
     # HTTP: parse, call, render.
     "app.api": (
         *("app.serving", "app.storage", "app.errors", "app.ids", "app.metrics", "app.settings"),
-        *("app.overload", "app.request_ids", "models"),
+        *("app.connection.overload", "app.request_ids", "models"),
         *("fastapi", "starlette", "msgspec", "structlog"),
     ),
     "app.api.reports": (
@@ -67,33 +67,18 @@ RULES: dict[str, tuple[str, ...]] = {
     "app.logs": ("app.request_ids", "structlog"),
     "app.request_ids": (),
     "app.tracing": ("app.settings", "opentelemetry"),
-    "app.traced": ("app.request_ids", "app.tracing", "starlette", "opentelemetry"),
-    "app.observed": ("app.metrics", "app.request_ids", "starlette", "structlog"),
     "app.metrics": ("prometheus_client",),
     "app.database_url": ("app.settings", "app.storage"),
     "app.errors": ("app.storage", "models", "fastapi", "starlette", "msgspec", "structlog"),
-    "app.arrival": (
-        *("app.errors", "app.metrics", "app.observed", "app.overload", "app.slow_clients"),
-        "uvicorn",
+    "app.connection": (
+        *("app.errors", "app.metrics", "app.request_ids", "app.tracing"),
+        *("fastapi", "starlette", "uvicorn", "structlog", "opentelemetry"),
     ),
-    "app.slow_clients": (),
-    "app.draining": ("app.arrival",),
-    "app.overload": ("app.errors", "app.metrics", "starlette"),
-    "app.direct": ("app.errors", "app.overload", "fastapi", "starlette"),
     "app.preloaded": ("app", "uvicorn", "uvloop"),
     "app.lifespan": ("app", "models", "fastapi", "structlog"),
     "app.main": ("app", "fastapi", "starlette"),
     "app.commands": ("app", "jobs", "models", "uvicorn", "msgspec"),
-    "app.cli": ("app", "jobs", "models", "typer", "rich"),
-    "app.key_commands": ("app.commands", "app.options", "app.settings", "typer", "rich"),
-    "app.user_commands": (
-        *("app.commands", "app.options", "app.settings", "app.storage.erasures"),
-        *("typer", "rich"),
-    ),
-    "app.measuring": ("app.options", "jobs", "typer"),
-    "app.options": ("jobs", "typer"),
-    "app.operating": ("app", "models", "msgspec", "typer", "rich"),
-    "app.report_commands": ("app", "typer", "rich"),
+    "app.cli": ("app", "jobs", "models", "typer", "rich", "msgspec"),
     # The jobs process, and the programs that learn from a log or a market.
     "jobs": (
         *("models", "app.storage", "app.settings", "app.ids", "app.tracing"),

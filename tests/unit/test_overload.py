@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.overload import ARRIVED, Limiter
+from app.connection.overload import ARRIVED, Limiter
 
 PATH = "/v1/score"
 BODY = b'{"user":{}}'

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app import settings
-from app.options import Features, group
+from app.cli.options import Features, group
 
 users = group("Erase values of users, and prove that they are erased.", no_args_is_help=True)
 _UNCUT = 4096

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.options import Features, Html, Quick, Report, Seed, group
+from app.cli.options import Features, Html, Quick, Report, Seed, group
 
 bench = group("Measure this machine, with a JSON report.", no_args_is_help=True)
 lab = group("Try the learner where it might break, with a JSON report.", no_args_is_help=True)

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app import settings
-from app.options import group
+from app.cli.options import group
 from app.settings import Settings
 
 _Json = Annotated[bool, typer.Option("--json", help="For other programs.")]

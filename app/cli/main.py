@@ -19,16 +19,16 @@ import typer
 from rich.console import Console
 
 from app import settings
+from app.cli.keys import keys
+from app.cli.measuring import bench, lab
+from app.cli.operating import config, doctor, status, workers
+from app.cli.options import Features, Html, Report, Seed, checked, group
+from app.cli.reports import reports
+from app.cli.users import users
 from app.commands.errors import CommandError
 from app.database_url import DatabaseMissing
-from app.key_commands import keys
-from app.measuring import bench, lab
-from app.operating import config, doctor, status, workers
-from app.options import Features, Html, Report, Seed, checked, group
-from app.report_commands import reports
 from app.settings import SettingInvalid, Settings
 from app.storage.errors import StorageError
-from app.user_commands import users
 from models.errors import ModelError
 
 _FIRST, _LAST = datetime(1, 1, 1), datetime(9999, 12, 30)
@@ -67,7 +67,7 @@ def main() -> None:
     """Run the command of `sys.argv`; known errors are one message on standard error."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        app(prog_name="adscent")  # not the file of app.cli, when run by `python -m`
+        app(prog_name="adscent")  # not the file of app.cli.main, when run by `python -m`
     except _KNOWN as error:
         message = f"error: {error}"
         Console(stderr=True).print(

@@ -16,9 +16,9 @@ from http import HTTPStatus
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app import errors, metrics
-from app.observed import SAFE
-from app.overload import ARRIVED, DETAILS, Limiter
-from app.slow_clients import SlowClients
+from app.connection.observed import SAFE
+from app.connection.overload import ARRIVED, DETAILS, Limiter
+from app.connection.slow_clients import SlowClients
 
 MOST_CONNECTIONS, LIMITER, SLOW_CLIENTS = "most_connections", "limiter", "slow_clients"
 """Where in the application's state the limit of connections, the `Limiter` and the watch over slow

@@ -7,14 +7,14 @@ word to close, and the client's next request opens a connection to another worke
 
 from __future__ import annotations
 
-from app.arrival import TimedProtocol
+from app.connection.arrival import TimedProtocol
 
 DRAIN_S = 1.0
 """How long an idle connection is left open: longer than a request is on its way."""
 
 
 class DrainingProtocol(TimedProtocol):
-    """HTTP/1.1 of `app.arrival`, with another end."""
+    """HTTP/1.1 of `app.connection.arrival`, with another end."""
 
     _is_draining = False
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app import settings
-from app.options import group
+from app.cli.options import group
 
 keys = group(
     "Make, list, rotate and revoke API keys; rotate the key of the tokens.", no_args_is_help=True

@@ -2,7 +2,7 @@
 
 One thread runs every handler of a worker, from start to end. Once a handler runs, its request waits
 for nothing more, so whether the answer will be in time is known then from two figures: how long the
-request has waited (`app.arrival`) and how long such a handler takes.
+request has waited (`app.connection.arrival`) and how long such a handler takes.
 
 A refusal at that point costs a good part of an answer, all of it HTTP: at three times the capacity
 a worker would do little else. So requests are looked at as soon as they are read too. The event

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import errors
-from app.overload import Limiter
+from app.connection.overload import Limiter
 
 
 class Direct:

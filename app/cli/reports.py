@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app import settings
-from app.options import group
+from app.cli.options import group
 
 reports = group("Report what ads did and what they cost.", no_args_is_help=True)
 
