@@ -221,7 +221,7 @@ class Blobs(Sequence[bytes]):
     make than to read. `starts` and `lengths`: int64 [n].
     """
 
-    def __init__(self, data: bytes | bytearray, starts: Int64s, lengths: Int64s) -> None:
+    def __init__(self, data: bytes | bytearray | Bytes, starts: Int64s, lengths: Int64s) -> None:
         self.data, self.starts, self.lengths = data, starts, lengths
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Impressions and clicks out of PostgreSQL's binary COPY: found, put in order and joined by NumPy.
+"""Impressions and clicks out of PostgreSQL's binary COPY: put in order and joined by NumPy.
 
 The format: a header of 19 bytes, rows, two bytes of 0xff. A row is an int16 count of fields and,
 for each field, an int32 length and the bytes, all big-endian. Every field here but an impression's
@@ -7,7 +7,7 @@ features, which come last, has a fixed length, so the places inside a row are kn
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,19 +22,18 @@ Int16s = npt.NDArray[np.int16]
 EPOCH_2000_MS = 946_684_800_000
 """Milliseconds since 1970 of the time that PostgreSQL counts from."""
 
-_START, _END = 19, 2
+HEADER, TRAILER = 19, 2
+"""Bytes before the first row and after the last."""
+HEAD = 56
+"""Bytes of an impression's row before its features."""
+N_FEATURES = 52
+"""Where in it the length of the features stands, an int32."""
+
 _KEY = {"time_us": (6, ">i8"), "high": (18, ">u8"), "low": (26, ">u8"), "slot": (38, ">i2")}
 _AD = (44, ">i8")
-_N_FEATURES = (52, ">i4")
+_N_FEATURES = (N_FEATURES, ">i4")
+_PLACES = ("starts", "lengths")
 _CLICK_WIDTH = 40
-_FEATURES = 56
-_LENGTH = struct.Struct(">i")
-_AT_ONCE = 1 << 20
-
-# What every impression's row has at these places: its count of fields and their fixed lengths. The
-# rarest byte comes first; it is looked for everywhere, the others only where it is found.
-_FIXED = {17: 16, 1: 5, 0: 0, 2: 0, 3: 0, 4: 0, 5: 8, 14: 0, 15: 0, 16: 0}
-_FIXED |= {34: 0, 35: 0, 36: 0, 37: 2, 40: 0, 41: 0, 42: 0, 43: 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +66,38 @@ class Impressions:
     features: Blobs
 
 
-def impressions(data: bytes | bytearray) -> Impressions:
-    """The rows of a COPY of decided_at, decision_id, slot, ad_id and features, put in order.
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What n impressions' rows have before their features, as they come.
 
-    `data` is kept, not copied.
+    int64 [n]: `ad_id`; `starts`, where each row starts in the data; `lengths` of its features.
     """
-    starts, heads, lengths = _rows(data)
-    keys, ads = _keys(heads), _column(heads, *_AD)
-    order = in_order(keys)
-    features = Blobs(data, starts[order] + _FEATURES, lengths[order])
+
+    keys: Keys
+    ad_id: Int64s
+    starts: Int64s
+    lengths: Int64s
+
+
+def heads(data: Bytes, starts: Int64s) -> Heads:
+    """The heads of the rows that start there; `data` holds each of them whole."""
+    rows = Blobs(data, starts, starts).heads(HEAD)
+    lengths = _column(rows, *_N_FEATURES).astype(np.int64)
+    return Heads(_keys(rows), _column(rows, *_AD), starts, lengths)
+
+
+def impressions(data: Bytes, parts: Sequence[Heads]) -> Impressions:
+    """All rows in the order of their keys. `data` is kept, not copied."""
+    keys = Keys(*(_joined([getattr(part.keys, name) for part in parts]) for name in _KEY))
+    starts, lengths = (_joined([getattr(part, name) for part in parts]) for name in _PLACES)
+    ads, order = _joined([part.ad_id for part in parts]), in_order(keys)
+    features = Blobs(data, starts[order] + HEAD, lengths[order])
     return Impressions(keys.take(order), ads[order], features)
 
 
 def clicks(data: bytes | bytearray) -> Keys:
     """The rows of a COPY of decided_at, decision_id and slot, as they come."""
-    rows = np.frombuffer(data, np.uint8)[_START : len(data) - _END]
+    rows = np.frombuffer(data, np.uint8)[HEADER : len(data) - TRAILER]
     return _keys(rows.reshape(-1, _CLICK_WIDTH))
 
 
@@ -131,57 +147,16 @@ def _of_times(times: Int64s, wanted: Int64s) -> Int64s:
     return np.flatnonzero(np.cumsum(edges[:-1]))
 
 
-def _keys(heads: Bytes) -> Keys:
-    return Keys(*(_column(heads, *place) for place in _KEY.values()))
+def _joined(columns: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
 
-def _column(heads: Bytes, at: int, form: str) -> npt.NDArray[Any]:
+def _keys(rows: Bytes) -> Keys:
+    return Keys(*(_column(rows, *place) for place in _KEY.values()))
+
+
+def _column(rows: Bytes, at: int, form: str) -> npt.NDArray[Any]:
     """The field at byte `at` of each row, in the machine's byte order."""
     given = np.dtype(form)
-    field = np.ascontiguousarray(heads[:, at : at + given.itemsize]).view(given)[:, 0]
+    field = np.ascontiguousarray(rows[:, at : at + given.itemsize]).view(given)[:, 0]
     return field.astype(given.newbyteorder("="))
-
-
-def _rows(data: bytes | bytearray) -> tuple[Int64s, Bytes, Int64s]:
-    """Where each impression's row starts, its first `_FEATURES` bytes, the length of its features.
-
-    A row's place follows only from the length of the one before it. Following them takes a loop;
-    places that look like a row are found much faster, and when each leads to the next they are the
-    rows. Features that look like a row lead elsewhere: then the loop decides.
-    """
-    starts = _alike(data)
-    heads, lengths = _heads(data, starts)
-    follow = np.concatenate(([_START], starts + _FEATURES + lengths))
-    if not np.array_equal(follow, np.append(starts, len(data) - _END)):
-        starts = _walked(data)
-        heads, lengths = _heads(data, starts)
-    return starts, heads, lengths
-
-
-def _heads(data: bytes | bytearray, starts: Int64s) -> tuple[Bytes, Int64s]:
-    heads = Blobs(data, starts, starts).heads(_FEATURES)
-    return heads, _column(heads, *_N_FEATURES).astype(np.int64)
-
-
-def _alike(data: bytes | bytearray) -> Int64s:
-    """Where the fixed bytes of a row stand, a slice at a time: the whole is hundreds of MB."""
-    values = np.frombuffer(data, np.uint8)
-    found = [np.zeros(0, np.int64)]
-    (rarest, sought), *others = _FIXED.items()
-    stop = len(data) - _END - _FEATURES + 1
-    for first in range(_START, stop, _AT_ONCE):
-        last = min(first + _AT_ONCE, stop)
-        places = np.flatnonzero(values[first + rarest : last + rarest] == sought) + first
-        for offset, value in others:
-            places = places[values[places + offset] == value]
-        found.append(places)
-    return np.concatenate(found)
-
-
-def _walked(data: bytes | bytearray) -> Int64s:
-    starts, at = [], _START
-    while at < len(data) - _END:
-        starts.append(at)
-        (length,) = _LENGTH.unpack_from(data, at + _N_FEATURES[0])
-        at += _FEATURES + length
-    return np.array(starts, np.int64)

@@ -18,7 +18,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage import audit, binary_rows, counting
+from app.storage import audit, binary_rows, copying, counting
 from app.storage.binary_rows import EPOCH_2000_MS, Impressions, Keys, clicked
 from app.storage.engine import Database
 from app.storage.errors import ClusterChanged, CursorMoved
@@ -244,16 +244,24 @@ async def rebase(database: Database, actor: str) -> Cursor:
     return await read_cursor(database)
 
 
-# Ordinary transaction ids start at 3. The first statement still compares with the old cursor, which
-# knows nothing of events that came after it had moved for the last time in the cluster of before.
+# A new cluster has given out more ids than these before anybody can connect to it. Events share them
+# by their time, so that chunks can be cut between them. The first statement still compares with the
+# old cursor, which knows nothing of events that came after it had moved for the last time in the
+# cluster of before.
 _REBASE = (
-    """
+    f"""
     UPDATE events SET xid = CASE WHEN received_at <= moved_at
             AND (type = 'impression' AND events.xid < impressions_xid
                 OR type <> 'impression' AND events.xid < clicks_xid)
-        THEN '0'::xid8 ELSE '1'::xid8 END
-    FROM training_cursor
-    """,
+        THEN '0'::xid8
+        ELSE width_bucket(
+            extract(epoch FROM decided_at), first, last, {counting.REBASED_IDS}
+        )::text::xid8 END
+    FROM training_cursor, (
+        SELECT extract(epoch FROM min(decided_at)) AS first,
+            extract(epoch FROM max(decided_at)) + 1 AS last FROM events
+    ) AS span
+    """,  # noqa: S608 - a number of ours
     "DELETE FROM horizons",
     """
     UPDATE training_cursor SET impressions_xid = '1', clicks_xid = '1', fence = fence + 1,
@@ -267,14 +275,14 @@ async def _read(connection: Any, window_s: float, max_events: int, is_behind: bo
     start = _cursor(row)
     upper = max(row["horizon"] or 0, start.impressions)
     bounds = (start.impressions, upper)
-    data, upper, is_cut = await _copy_shown(connection, *bounds, max_events, is_behind)
+    shown, upper, is_cut = await _shown(connection, *bounds, max_events, is_behind)
     end = Cursor(upper, max(row["lowest_running"], start.clicks), start.fence + 1)
+    clicks = await _clicks(connection, shown.keys.time_us, end.clicks)
     # The server is busy with one while a thread of ours is with the other.
-    shown, (late, _) = await asyncio.gather(
-        asyncio.to_thread(binary_rows.impressions, data),
-        _copy(connection, _LATE, start.clicks, end.clicks, start.impressions),
+    label, late = await asyncio.gather(
+        asyncio.to_thread(clicked, shown.keys, clicks),
+        copying.impressions(connection, _LATE, start.clicks, end.clicks, start.impressions),
     )
-    label = clicked(shown.keys, await _clicks(connection, shown.keys.time_us, end.clicks))
     return Chunk(
         start,
         end,
@@ -282,35 +290,38 @@ async def _read(connection: Any, window_s: float, max_events: int, is_behind: bo
         ad_id=shown.ad_id,
         label=label.astype(np.float32),
         features=shown.features,
-        late=_late(binary_rows.impressions(late)),
+        late=_late(late),
         is_cut=is_cut,
     )
 
 
-async def _copy_shown(
+async def _shown(
     connection: Any, start: int, upper: int, max_events: int, is_behind: bool
-) -> tuple[bytearray, int, bool]:
+) -> tuple[Impressions, int, bool]:
     """The impressions below `upper`, or if there are too many below a cut; where, and whether so.
 
     Counting them first would take a third of the time of reading them.
     """
     if not is_behind:
-        data, count = await _copy(connection, _IMPRESSIONS, start, upper, max_events + 1)
-        if count <= max_events:
-            return data, upper, False
-        data.clear()
+        all_of_them = await copying.impressions_unless_more(
+            max_events, connection, _IMPRESSIONS, start, upper, max_events + 1
+        )
+        if all_of_them is not None:
+            return all_of_them, upper, False
     cut = await connection.fetchval(_CUT, start, upper, max_events)
-    data, count = await _copy(connection, _IMPRESSIONS, start, cut or upper, None)
-    return data, cut or upper, cut is not None or count > max_events
+    shown = await copying.impressions(connection, _IMPRESSIONS, start, cut or upper, None)
+    return shown, cut or upper, cut is not None or len(shown.keys) > max_events
 
 
 async def _clicks(connection: Any, time_us: Int64s, before: int) -> Keys:
     """The clicks on impressions of these ascending times: among others, if these are many."""
     if len(time_us) > _FEW:
         times = [_at(time_us[0]), _at(time_us[-1])]
-        data, _ = await _copy(connection, _CLICKS_BETWEEN, before, *times)
+        data = await copying.content(connection, _CLICKS_BETWEEN, before, *times)
     else:
-        data, _ = await _copy(connection, _CLICKS_AT, before, [*map(_at, np.unique(time_us))])
+        data = await copying.content(
+            connection, _CLICKS_AT, before, [*map(_at, np.unique(time_us))]
+        )
     return binary_rows.clicks(data)
 
 
@@ -324,19 +335,6 @@ def _time_ms(shown: Impressions) -> Int64s:
 
 def _at(time_us: np.int64) -> datetime:
     return _EPOCH_2000 + timedelta(microseconds=int(time_us))
-
-
-async def _copy(connection: Any, query: str, *arguments: object) -> tuple[bytearray, int]:
-    """What a query gives as a binary COPY, and its count of rows."""
-    data = bytearray()
-
-    async def gather(part: bytes) -> None:
-        data.extend(part)
-
-    status: str = await connection.copy_from_query(
-        query, *arguments, output=gather, format="binary"
-    )
-    return data, int(status.removeprefix("COPY "))
 
 
 def _cursor(row: Any) -> Cursor:

@@ -24,6 +24,9 @@ from app.storage.engine import Database, at, maybe, ms_of
 from app.storage.errors import ClusterChanged, CursorMoved
 
 _LOCK = 0x41445343_53544154  # "ADSCSTAT": one process counts at a time
+REBASED_IDS = 500
+"""So many ids, from 1 on, are for events of another cluster; a new one begins with above 700."""
+
 _COUNT_S = 600.0
 _MEMORY = "64MB"
 """Of one count in the database: groups of some ten thousand ads."""
@@ -182,8 +185,8 @@ async def forget(database: Database, before_ms: int) -> int:
 async def rebase(connection: AsyncConnection) -> None:
     """After a restore into another cluster, inside its transaction: count all that is left.
 
-    The transaction must be REPEATABLE READ and give no event that it sees an id of 2 or above:
-    those are counted, and stand behind the cursor. Ordinary ids start at 3.
+    The transaction must be REPEATABLE READ and give every event that it sees an id of at most
+    `REBASED_IDS`: those are counted, and stand behind the cursor.
     """
     for statement in _REBASE:
         await connection.execute(sa.text(statement))
@@ -205,9 +208,9 @@ _REBASE = (
         """  # noqa: S608 - the names are those of the columns
     ),
     "DELETE FROM set_aside",
-    """
-    UPDATE statistics_cursor SET xid = '2', moved_at = now(), complete_until = now(),
-        pending_xid = NULL, pending_at = NULL,
+    f"""
+    UPDATE statistics_cursor SET xid = '{REBASED_IDS + 1}', moved_at = now(),
+        complete_until = now(), pending_xid = NULL, pending_at = NULL,
         system_identifier = (SELECT system_identifier FROM pg_control_system())
-    """,
+    """,  # noqa: S608 - a number of ours
 )

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import numpy as np
 
-from app.storage import binary_rows, partitions
+from app.storage import copying, partitions
 from app.storage.binary_rows import EPOCH_2000_MS, Impressions
 from app.storage.engine import Database, at
 from models.erasure import Erased
@@ -114,17 +114,7 @@ async def _pages(connection: Any, table: str) -> AsyncIterator[Impressions]:
         size: int = await connection.fetchval("SELECT pg_relation_size($1::text::regclass)", name)
         for first in range(0, size // _PAGE + 1, _PAGES):
             query = _READ.format(table=name, first=first, last=first + _PAGES)
-            yield binary_rows.impressions(await _copied(connection, query))
-
-
-async def _copied(connection: Any, query: str) -> bytearray:
-    data = bytearray()
-
-    async def gather(part: bytes) -> None:
-        data.extend(part)
-
-    await connection.copy_from_query(query, output=gather, format="binary")
-    return data
+            yield await copying.impressions(connection, query)
 
 
 def _found(shown: Impressions, erased: Erased) -> list[_Row]:

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.ids import uuid7
-from app.storage import chunks, partitions
+from app.storage import chunks, counting, partitions
 from app.storage.chunks import Chunk
 from app.storage.engine import Database
 from app.storage.errors import ClusterChanged, CursorMoved
@@ -243,6 +243,34 @@ async def test_events_since_the_restore_are_read_once_after_the_rebase(
     await chunks.rebase(database, "ann")
     assert (await next_chunk(database)).features == [b"since"]
     assert (await next_chunk(database)).features == []
+
+
+async def test_what_waits_after_a_rebase_is_read_in_chunks(
+    writer: EventWriter, database: Database
+) -> None:
+    """However many wait, their chunks are as large as asked for, and each comes once."""
+    made = [event(decided_ms=now_ms() - 1000 * age, features=b"%d" % age) for age in range(300)]
+    await writer.write(made)
+    await execute(database, "UPDATE events SET xid = " + AHEAD.format("xid"))  # noqa: S608 - of our making
+    await execute(database, "UPDATE training_cursor SET system_identifier = 1")
+    await chunks.rebase(database, "ann")
+    assert await current_id(database) > counting.REBASED_IDS
+    await chunks.record_horizon(database)
+    found: list[list[bytes]] = []
+    while chunk := await chunks.read_chunk(database, 0.0, 50):
+        async with database.begin() as connection:
+            await chunks.advance(connection, chunk.start, chunk.end)
+        found.append(list(chunk.features))
+    assert max(map(len, found)) <= 55
+    assert sorted(int(one) for part in found for one in part) == list(range(300))
+    assert [int(part[0]) for part in found] == sorted(
+        (int(part[0]) for part in found), reverse=True
+    )
+
+
+async def current_id(database: Database) -> int:
+    async with database.begin() as connection:
+        return int(str(await connection.scalar(sa.text("SELECT pg_current_xact_id()::text"))))
 
 
 async def test_old_horizons_are_forgotten_but_the_last(database: Database) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.storage.binary_rows import Impressions, Keys, clicked, clicks, impressions
+from app.storage.binary_rows import Impressions, Keys, clicked, clicks
+from app.storage.incoming import Incoming
 
 HEADER, TRAILER = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
@@ -53,6 +56,13 @@ def copied_clicks(shown: list[Shown]) -> bytes:
     return HEADER + b"".join(rows) + TRAILER
 
 
+def impressions(data: bytes) -> Impressions:
+    """What a COPY that came at once gives."""
+    incoming = Incoming()
+    incoming.add(data)
+    return incoming.all()
+
+
 def as_rows(found: Impressions) -> list[Shown]:
     """What was read, as plain Python."""
     keys = found.keys
@@ -79,7 +89,45 @@ some_shown = st.lists(a_shown, max_size=30, unique_by=lambda one: one[:3])
 @given(some_shown)
 def test_rows_come_back_in_the_order_of_their_keys(shown: list[Shown]) -> None:
     """Every field of every row is read, and rows are sorted by time, decision and slot."""
-    assert as_rows(impressions(bytearray(copied(shown)))) == sorted(shown)
+    assert as_rows(impressions(copied(shown))) == sorted(shown)
+
+
+@given(some_shown, st.data())
+def test_data_that_comes_in_parts_has_the_same_rows(
+    shown: list[Shown], data: st.DataObject
+) -> None:
+    """Wherever the data is cut, and however often what is there is taken apart meanwhile."""
+    whole, incoming = copied(shown), Incoming()
+    places = data.draw(st.lists(st.integers(0, len(whole)), max_size=6).map(sorted))
+    for start, stop in pairwise([0, *places, len(whole)]):
+        incoming.add(whole[start:stop])
+        if data.draw(st.booleans()):
+            incoming.take_apart()
+    assert as_rows(incoming.all()) == sorted(shown)
+
+
+def test_rows_are_taken_apart_while_more_come() -> None:
+    """One thread adds, another takes apart, the buffer grows: every row is there."""
+    shown = [Shown(n, bytes(16), 0, features=bytes(n % 200)) for n in range(20_000)]
+    whole, incoming = copied(shown), Incoming()
+    with ThreadPoolExecutor(1) as other:
+        parting = [other.submit(incoming.take_apart)]
+        for start in range(0, len(whole), 10_007):
+            incoming.add(whole[start : start + 10_007])
+            if parting[-1].done():
+                parting.append(other.submit(incoming.take_apart))
+        for one in parting:
+            one.result()
+    assert len(parting) > 2
+    assert as_rows(incoming.all()) == shown
+
+
+def test_data_that_ends_inside_a_row_is_refused() -> None:
+    """A COPY that was cut off, and one with something else in it, are not taken for whole."""
+    whole = copied([Shown(1, bytes(16), 0, features=b"some")])
+    for broken in (whole[:-5], whole[:-2], whole + b"\0", HEADER + b"\0" * 80 + TRAILER):
+        with pytest.raises(ValueError, match="is not a row"):
+            impressions(broken)
 
 
 @pytest.mark.parametrize("copies", [1, 3])
