@@ -244,10 +244,10 @@ async def rebase(database: Database, actor: str) -> Cursor:
     return await read_cursor(database)
 
 
-# A new cluster has given out more ids than these before anybody can connect to it. Events share them
-# by their time, so that chunks can be cut between them. The first statement still compares with the
-# old cursor, which knows nothing of events that came after it had moved for the last time in the
-# cluster of before.
+# A new cluster has given out more ids than these before anybody can connect to it. Events share
+# them by their time, so that chunks can be cut between them. The first statement still compares
+# with the old cursor, which knows nothing of events that came after it had moved for the last time
+# in the cluster of before.
 _REBASE = (
     f"""
     UPDATE events SET xid = CASE WHEN received_at <= moved_at

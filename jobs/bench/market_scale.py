@@ -1,8 +1,6 @@
-"""A worker over a catalog of market size: latency of decisions, and memory of a further worker."""
+"""A worker over a catalog of market size: latency of decisions."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -15,7 +13,6 @@ from jobs.bench.server import Server, serving
 
 RATE = 200.0
 P99_TARGET: Target = ("value at most", 10.0)
-PRIVATE_TARGET: Target = ("value at most", 60.0)
 _CONNECTIONS = 16
 _BODIES = 500
 _SLOTS = 10
@@ -25,7 +22,7 @@ _PATH = "/v1/decisions"
 async def measured_worker(
     seed: int, ads: int, events: int, rounds: int, seconds: float
 ) -> dict[str, Measure]:
-    """One worker under a steady load, every answer certified; then a second one beside it.
+    """One worker under a steady load, every answer certified.
 
     Raises `BenchmarkBroken` for an answer that is not 200 or not certified.
     """
@@ -34,10 +31,7 @@ async def measured_worker(
         await deployment.train(events)
         bodies = _bodies(deployment, seed)
         async with serving(deployment, bodies) as server:
-            found = await _latency(server, ads, rounds, seconds)
-            async with serving(deployment, bodies) as second:
-                await second.load(_PATH, seconds=seconds, connections=_CONNECTIONS, rate=RATE)
-                return found | _memory(server, second, ads)
+            return await _latency(server, ads, rounds, seconds)
 
 
 def _bodies(deployment: Deployment, seed: int) -> dict[str, list[str]]:
@@ -86,29 +80,3 @@ async def _latency(server: Server, ads: int, rounds: int, seconds: float) -> dic
     }
     said = f"the worker's processor time for each of these decisions over {ads:,} ads"
     return found | {"worker_processor": measure(used, "ms", said)}
-
-
-def _memory(first: Server, second: Server, ads: int) -> dict[str, Measure]:
-    """What a further worker takes that no other has, and its share of what they have together."""
-    private = _megabytes(second, "Private_Clean", "Private_Dirty")
-    return {
-        "worker_private": measure(
-            [private],
-            "MB",
-            f"memory that belongs to the second of two workers alone, {ads:,} ads, after its load",
-            target=PRIVATE_TARGET,
-        ),
-        "worker_proportional": measure(
-            [_megabytes(second, "Pss")],
-            "MB",
-            "its proportional set size: private memory and its share of what is shared; baseline:"
-            " the first worker's",
-            baseline=[_megabytes(first, "Pss")],
-        ),
-    }
-
-
-def _megabytes(server: Server, *names: str) -> float:
-    lines = Path(f"/proc/{server.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    sizes = {line.split(":")[0]: line.split()[1] for line in lines if line.endswith("kB")}
-    return sum(int(sizes[name]) for name in names) * 1024 / 1e6

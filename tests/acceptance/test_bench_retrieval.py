@@ -31,7 +31,6 @@ def test_retrieval_is_measured_against_flat_scans_and_drawn(tmp_path: Path) -> N
     found = report["measurements"]
     assert {"mean_60", "mean_900", "mean_1800", "mean_share_0.01", "mean_wide"} <= found.keys()
     assert found["worker_p99"]["target"] == 10.0
-    assert found["worker_private"]["value"] > 10
     retrieval_charts.main(file, tmp_path)
     for name in ("retrieval-ads.svg", "retrieval-selectivity.svg"):
         drawing = (tmp_path / name).read_text(encoding="utf-8")
