@@ -27,6 +27,8 @@ from models.types import Blobs, Float32s, Int64s
 
 MOST_EVENTS = 1_000_000
 """Impressions of one chunk: to read and unpack them takes some 600 MB."""
+_ROOM = 256
+"""Bytes of an impression's row at most, if it has a few features; of more there is a copy."""
 _READ_S = 600.0
 _FEW = 20_000
 """So many impressions look their clicks up each by itself: their times may span a long while."""
@@ -302,14 +304,17 @@ async def _shown(
 
     Counting them first would take a third of the time of reading them.
     """
+    room = _ROOM * (max_events + 1)
     if not is_behind:
+        asked = (_IMPRESSIONS, start, upper, max_events + 1)
         all_of_them = await copying.impressions_unless_more(
-            max_events, connection, _IMPRESSIONS, start, upper, max_events + 1
+            max_events, connection, *asked, room=room
         )
         if all_of_them is not None:
             return all_of_them, upper, False
     cut = await connection.fetchval(_CUT, start, upper, max_events)
-    shown = await copying.impressions(connection, _IMPRESSIONS, start, cut or upper, None)
+    rest = (_IMPRESSIONS, start, cut or upper, None)
+    shown = await copying.impressions(connection, *rest, room=room)
     return shown, cut or upper, cut is not None or len(shown.keys) > max_events
 
 

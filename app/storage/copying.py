@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from app.storage.binary_rows import Impressions
-from app.storage.incoming import Incoming
+from app.storage.incoming import ROOM, Incoming
 
 
 async def content(connection: Any, query: str, *arguments: object) -> bytearray:
@@ -20,23 +20,27 @@ async def content(connection: Any, query: str, *arguments: object) -> bytearray:
     return data
 
 
-async def impressions(connection: Any, query: str, *arguments: object) -> Impressions:
-    """The impressions of a query for `Incoming`'s columns."""
-    incoming, _ = await _incoming(connection, query, *arguments)
+async def impressions(
+    connection: Any, query: str, *arguments: object, room: int = ROOM
+) -> Impressions:
+    """The impressions of a query for `Incoming`'s columns. `room`: as it takes it."""
+    incoming, _ = await _incoming(connection, room, query, *arguments)
     return await asyncio.to_thread(incoming.all)
 
 
 async def impressions_unless_more(
-    most: int, connection: Any, query: str, *arguments: object
+    most: int, connection: Any, query: str, *arguments: object, room: int = ROOM
 ) -> Impressions | None:
     """The same; None where there are more than `most`."""
-    incoming, count = await _incoming(connection, query, *arguments)
+    incoming, count = await _incoming(connection, room, query, *arguments)
     return None if count > most else await asyncio.to_thread(incoming.all)
 
 
-async def _incoming(connection: Any, query: str, *arguments: object) -> tuple[Incoming, int]:
+async def _incoming(
+    connection: Any, room: int, query: str, *arguments: object
+) -> tuple[Incoming, int]:
     """What came and how many rows; a thread has taken most of it apart while more came."""
-    incoming, parting = Incoming(), _Parting()
+    incoming, parting = Incoming(room), _Parting()
 
     async def gather(part: bytes) -> None:
         incoming.add(part)

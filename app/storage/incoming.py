@@ -23,9 +23,10 @@ from app.storage.binary_rows import (
 )
 from models.types import Bytes, Int64s
 
+ROOM = 1 << 16
+
 _LENGTH = struct.Struct(">i")
 _AT_ONCE = 1 << 20
-_ROOM = 1 << 16
 _MUCH = 1 << 23
 
 # What every impression's row has at these places: its count of fields and their fixed lengths. The
@@ -37,11 +38,12 @@ _FIXED |= {34: 0, 35: 0, 36: 0, 37: 2, 40: 0, 41: 0, 42: 0, 43: 8}
 class Incoming:
     """A COPY of decided_at, decision_id, slot, ad_id and features of impressions.
 
-    One thread may add what comes while another takes apart what is there.
+    One thread may add what comes while another takes apart what is there. `room`: bytes that are
+    expected at most; memory is taken for those that come.
     """
 
-    def __init__(self) -> None:
-        self._data = np.empty(_ROOM, np.uint8)
+    def __init__(self, room: int = ROOM) -> None:
+        self._data = np.empty(room, np.uint8)
         self._size, self._next = 0, HEADER
         self._parts: list[Heads] = []
 
