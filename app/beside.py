@@ -33,10 +33,10 @@ async def beside(
 
 @lru_cache(maxsize=1)
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_MOST_THREADS, "beside", _give_way)
+    return ThreadPoolExecutor(_MOST_THREADS, "beside", give_way)
 
 
-def _give_way() -> None:
+def give_way() -> None:
     """Lower the priority of this thread, which on Linux alone has one of its own."""
     if sys.platform == "linux":
         thread = threading.get_native_id()

@@ -112,8 +112,10 @@ def test_rows_are_taken_apart_while_more_come() -> None:
     whole, incoming = copied(shown), Incoming()
     with ThreadPoolExecutor(1) as other:
         parting = [other.submit(incoming.take_apart)]
-        for start in range(0, len(whole), 10_007):
+        for nth, start in enumerate(range(0, len(whole), 10_007)):
             incoming.add(whole[start : start + 10_007])
+            if nth % 64 == 63:
+                parting[-1].result(timeout=60)
             if parting[-1].done():
                 parting.append(other.submit(incoming.take_apart))
         for one in parting:

@@ -74,7 +74,7 @@ RULES: dict[str, tuple[str, ...]] = {
         *("app.errors", "app.metrics", "app.request_ids", "app.tracing"),
         *("fastapi", "starlette", "uvicorn", "structlog", "opentelemetry"),
     ),
-    "app.preloaded": ("app", "uvicorn", "uvloop"),
+    "app.preloaded": ("app.beside",),
     "app.lifespan": ("app", "models", "fastapi", "structlog"),
     "app.main": ("app", "fastapi", "starlette"),
     "app.commands": ("app", "jobs", "models", "uvicorn", "msgspec"),
