@@ -113,7 +113,7 @@ FROM training_cursor
 # The first transaction that does not fit any more; the first of all always fits. The index has them
 # in order, so this takes as long as the chunk is large, however many wait behind it.
 _CUT = """
-WITH waiting AS (
+WITH waiting AS NOT MATERIALIZED (
     SELECT xid FROM events
     WHERE type = 'impression' AND quarantined_by IS NULL AND xid >= $1 AND xid < $2
 ),

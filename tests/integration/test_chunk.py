@@ -268,6 +268,20 @@ async def test_what_waits_after_a_rebase_is_read_in_chunks(
     )
 
 
+async def test_where_a_chunk_is_cut_is_found_without_reading_all_that_waits(
+    writer: EventWriter, database: Database
+) -> None:
+    """The plan follows an index and stops; keeping all that waits aside took longer with each."""
+    await writer.write([event() for _ in range(10)])
+    values = {"$1": "'0'", "$2": "'9999999999'", "$3": "5"}
+    query = chunks._CUT
+    for name, value in values.items():
+        query = query.replace(name, value)
+    async with database.begin() as connection:
+        plan = "\n".join((await connection.execute(sa.text(f"EXPLAIN {query}"))).scalars())
+    assert "CTE" not in plan
+
+
 async def current_id(database: Database) -> int:
     async with database.begin() as connection:
         return int(str(await connection.scalar(sa.text("SELECT pg_current_xact_id()::text"))))
