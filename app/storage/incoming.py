@@ -65,7 +65,8 @@ class Incoming:
 
     def take_apart(self) -> None:
         """The rows that are here whole by now."""
-        found = _whole(self._data[: self._size], self._next)
+        size = self._size  # looked at before the array, which may be replaced by a larger one
+        found = _whole(self._data[:size], self._next)
         if len(found.starts):
             self._parts.append(found)
             self._next = int(_ends(found)[-1])
