@@ -133,6 +133,7 @@ TABLE: Mapping[type[Exception], _Answer] = {
     LinkInvalid: _Answer(HTTPStatus.NOT_FOUND, "This link leads nowhere"),
     storage.NotFound: _Answer(HTTPStatus.NOT_FOUND, "Not found"),
     storage.Conflict: _Answer(HTTPStatus.CONFLICT, "The change is not possible now"),
+    storage.ClusterChanged: _Answer(HTTPStatus.CONFLICT, "The database was restored"),
     storage.ConstraintBroken: _Answer(HTTPStatus.UNPROCESSABLE_ENTITY, "The request is not valid"),
     storage.BufferFull: _Answer(HTTPStatus.SERVICE_UNAVAILABLE, "Too many events at once", _SOON),
     storage.StoreUnavailable: _Answer(

@@ -7,7 +7,9 @@ parent process must not import it: it would count as a worker that knows nothing
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import product
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -100,6 +102,29 @@ SWAPS = Histogram(
     "Time from a promoted snapshot to its first request, load and warm-up included",
     buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
+
+_EVENTS = ("impression", "click", "conversion", "close")
+_STARTED: Sequence[tuple[Counter, Iterable[tuple[str, ...]]]] = (
+    (EVENTS, product(_EVENTS, ("accepted", "duplicate", "too_old"))),
+    (EVENTS, [("unknown", "rejected")]),
+    (QUARANTINED, zip(("token", "address", "ad"))),
+    (
+        TOKENS_REFUSED,
+        zip(("malformed", "unknown_key", "forged", "expired", "not_a_conversion")),
+    ),
+    (CLICKS_NOT_AWAITED, zip(("slow", "unavailable"))),
+    (SHED, zip(("late", "busy", "connections", "slow"))),
+)
+
+
+def _start_at_zero() -> None:
+    """A rate over a series that does not exist yet is no value, and its alert never fires."""
+    for counter, series in _STARTED:
+        for values in series:
+            counter.labels(*values)
+
+
+_start_at_zero()
 
 
 def observe(route: str, method: str, status: int, seconds: float) -> None:

@@ -103,7 +103,7 @@ _SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 _LONGEST_S = 1e9  # beyond it dates overflow
 _PORT = (0, 65_535)
 _COUNT = (1, 2**31 - 1)
-_LIMITS: Mapping[str, tuple[int, int]] = {
+_LIMITS: Mapping[str, tuple[float, float]] = {
     "port": _PORT,
     "metrics_port": _PORT,
     "jobs_metrics_port": _PORT,
@@ -115,7 +115,7 @@ _LIMITS: Mapping[str, tuple[int, int]] = {
     "event_retention_days": (1, 36_500),
     "statistics_retention_days": (1, 36_500),
     "snapshots_kept": _COUNT,
-    "canary_share": (0, 1),
+    "canary_share": (0, 0.5),  # the incumbent answers the rest, and is what it is compared with
     "canary_min_clicks": _COUNT,
     "canary_calibration": (1, 1000),
     "event_buffer": _COUNT,
@@ -135,15 +135,21 @@ _MAY_BE_ZERO = ("attribution_window_s", "acknowledge_timeout_s")
 def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings; unset variables keep their default.
 
-    Raises `SettingInvalid` for a value out of bounds or an unknown `ADSCENT_` variable.
+    Raises `SettingInvalid` for values out of bounds and unknown `ADSCENT_` variables: one message
+    names all of them, a line each.
     """
     given = os.environ if environment is None else environment
-    _check_names(given)
+    faults = list(_unknown_names(given))
     values: dict[str, object] = {}
     for item in fields(Settings):
         name = variable_of(item.name)
         if name in given:
-            values[item.name] = _parsed(item.name, given[name], str(item.type))
+            try:
+                values[item.name] = _parsed(item.name, given[name], str(item.type))
+            except SettingInvalid as error:
+                faults.append(str(error))
+    if faults:
+        raise SettingInvalid("\n".join(faults))
     return Settings(**values)  # type: ignore[arg-type]  # each value was parsed to its field's type
 
 
@@ -186,13 +192,13 @@ def variable_of(field: str) -> str:
     return "DATABASE_URL" if field == "database_url" else f"ADSCENT_{field.upper()}"
 
 
-def _check_names(given: Mapping[str, str]) -> None:
+def _unknown_names(given: Mapping[str, str]) -> Iterator[str]:
     known = {variable_of(item.name) for item in fields(Settings)}
     for name in given:
         if name == "ADSCENT_DATABASE_URL":
-            raise SettingInvalid(f"{name} is not a setting. Set DATABASE_URL, without prefix")
-        if name.startswith("ADSCENT_") and name not in known:
-            raise SettingInvalid(f"{name} is not a setting; known: {', '.join(sorted(known))}")
+            yield f"{name} is not a setting. Set DATABASE_URL, without prefix"
+        elif name.startswith("ADSCENT_") and name not in known:
+            yield f"{name} is not a setting; known: {', '.join(sorted(known))}"
 
 
 def _parsed(field: str, text: str, kind: str) -> object:
@@ -220,7 +226,7 @@ def _number(field: str, text: str, kind: str) -> int | float:
         return number
     what = "a whole number" if kind == "int" else "a number"
     lowest = f"more than {low}" if is_open else f"at least {low}"
-    limit = f"{what}, {lowest} and at most {high:.0f}"
+    limit = f"{what}, {lowest} and at most {high:.10g}"
     name, default = variable_of(field), getattr(Settings(), field)
     raise SettingInvalid(
         f"{name}={text!r} is not allowed: it must be {limit}. Change it, or unset it for {default}"

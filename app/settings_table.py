@@ -63,7 +63,7 @@ MEANINGS: Mapping[str, str] = {
     "deadline_s": "Seconds after which an answer is of no use, where X-Deadline-Ms does not say.",
     "per_advertiser": "Ads of one advertiser in one decision, where the request does not say.",
     "exploration_share": "Share of the slots in which new ads are tried; 0 for none.",
-    "exploration_impressions": "Impressions up to which an ad is new.",
+    "exploration_impressions": "Trials of one ad by one worker under one snapshot, at most.",
     "log_level": "debug, info, warning or error.",
     "log_requests": "Share of requests that are logged.",
     "otel_endpoint": "Where traces go, by OpenTelemetry's HTTP protocol; none if unset.",

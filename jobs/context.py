@@ -44,6 +44,11 @@ class Measures:
             "Clicks on impressions that had been learned before, learned when they came",
             registry=registry,
         )
+        self.left_out = Counter(
+            "adscent_impressions_left_out",
+            "Impressions that were not learned: their features are of another schema",
+            registry=registry,
+        )
         self.collected = Counter(
             "adscent_collected_values",
             "Feature values that lost their parameters: unseen for the TTL, carried by no ad",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from app import tracing
 from app.ids import uuid7
 from app.storage import erasures, job_runs, snapshots
 from app.storage.catalog import Catalog
-from app.storage.chunks import Chunk, read_chunk
+from app.storage.chunks import Chunk, note_window, read_chunk, skip
 from app.storage.comparisons import plan_of
 from app.storage.errors import CursorMoved
 from app.storage.job_runs import Run, RunState
@@ -29,7 +30,7 @@ from jobs.context import Context
 from models import snapshot
 from models.cycle import Outcome, genesis_snapshot, learn
 from models.erasure import NOTHING, Erased, without
-from models.features import Encoder, stack, unpack
+from models.features import Encoder, fits, stack, unpack
 from models.index import AdSet
 from models.offset import genesis
 from models.schema import Schema
@@ -93,7 +94,16 @@ async def _trained_on_next(context: Context, is_behind: bool) -> bool:
     if len(chunk):
         run = await job_runs.start_run(context.database, context.clock())
         await _train(context, run, chunk)
+    else:
+        await _skipped(context, chunk)
     return chunk.is_cut
+
+
+async def _skipped(context: Context, chunk: Chunk) -> None:
+    """Nothing of the chunk can be learned. Another leader may have been faster to say so."""
+    if chunk.left_out:
+        with suppress(CursorMoved):
+            await skip(context.database, chunk)
 
 
 async def requested(context: Context) -> None:
@@ -109,7 +119,10 @@ async def _carried_out(context: Context, run: Run) -> None:
     if len(chunk):
         await _train(context, run, chunk)
         return
-    reasons = ["no impression has passed its attribution window since the last run"]
+    await _skipped(context, chunk)
+    reasons = _left_out(chunk) or [
+        "no impression has passed its attribution window since the last run"
+    ]
     await job_runs.finish(context.database, run.id, "empty", reasons, context.clock())
     context.measures.runs.labels(state="empty").inc()
 
@@ -118,7 +131,21 @@ async def _next_chunk(context: Context, is_behind: bool = False) -> Chunk:
     settings = context.settings
     given = (context.database, settings.attribution_window_s, settings.chunk_events)
     with tracing.span("retrain.read_chunk"):
-        return await read_chunk(*given, is_behind=is_behind)
+        await note_window(context.database, settings.attribution_window_s)
+        chunk = await read_chunk(*given, is_behind=is_behind)
+    return await asyncio.to_thread(_fitting, context, chunk)
+
+
+def _fitting(context: Context, chunk: Chunk) -> Chunk:
+    """Without what was decided under a schema of other features: it can never be learned."""
+    schema = context.schema
+    rows, late_rows = fits(schema, chunk.features), fits(schema, chunk.late.features)
+    if rows.all() and late_rows.all():
+        return chunk
+    kept = chunk.only(rows, late_rows)
+    context.measures.left_out.inc(kept.left_out)
+    context.log.warning("impressions_of_another_schema", left_out=kept.left_out)
+    return kept
 
 
 async def _train(context: Context, run: Run, chunk: Chunk) -> None:
@@ -257,8 +284,14 @@ def _training(run: Run, chunk: Chunk, manifests: list[Manifest]) -> Training:
         start=chunk.start,
         end=chunk.start if stays else chunk.end,
         events=len(chunk),
-        reasons=[reason for manifest in manifests for reason in manifest.verdict.reasons],
+        reasons=[*_left_out(chunk), *(why for one in manifests for why in one.verdict.reasons)],
     )
+
+
+def _left_out(chunk: Chunk) -> list[str]:
+    if not chunk.left_out:
+        return []
+    return [f"{chunk.left_out} impressions were left out: their features are of another schema"]
 
 
 def _state(result: Manifest, stays: bool) -> RunState:

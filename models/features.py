@@ -24,7 +24,7 @@ from models.schema import (
     load_schema,
     parse_schema,
 )
-from models.types import Ad, Blobs, Bytes, Encoded, FeatureValue, Int64s, Ragged, in_slices
+from models.types import Ad, Blobs, Bools, Bytes, Encoded, FeatureValue, Int64s, Ragged, in_slices
 
 __all__ = [
     "Encoder",
@@ -281,14 +281,11 @@ def unpack(schema: Schema, blobs: Sequence[bytes]) -> tuple[Ragged, Ragged]:
     """
     users, width = len(schema.user), len(schema.user) + len(schema.ad)
     held = blobs if isinstance(blobs, Blobs) else Blobs.of(blobs)
-    _refuse(held, (held.lengths < width) | ((held.lengths - width) % 8 != 0))
+    fitting = fits(schema, held)
+    if not fitting.all():
+        _refuse(held, int(fitting.argmin()))
     counts = held.heads(width)
     user, ad = _room(counts[:, :users]), _room(counts[:, users:])
-    sizes = np.diff(user.ptr[:: user.features]) + np.diff(ad.ptr[:: ad.features])
-    misfit: np.ndarray = sizes * 8 + width != held.lengths
-    if not counts.all():
-        misfit |= (counts < 1).any(axis=1)
-    _refuse(held, misfit)
     for rows in in_slices(len(held)):
         at = held.starts[rows] + width
         at += 8 * _fill(user, rows, held, at)
@@ -296,12 +293,22 @@ def unpack(schema: Schema, blobs: Sequence[bytes]) -> tuple[Ragged, Ragged]:
     return user, ad
 
 
-def _refuse(blobs: Blobs, misfit: np.ndarray) -> None:
-    if misfit.any():
-        row = int(misfit.argmax())
-        limit = "it does not fit the schema it should have been packed under"
-        remedy = "Rebuild the model from events of one schema."
-        raise FeatureValueInvalid(f"features[{row}]", blobs[row][:24].hex(), limit, remedy)
+def fits(schema: Schema, held: Blobs) -> Bools:
+    """Which packed decisions have the schema's count of features, each with a value: bool [n]."""
+    width = len(schema.user) + len(schema.ad)
+    fitting: Bools = (held.lengths >= width) & ((held.lengths - width) % 8 == 0)
+    rows = None if fitting.all() else np.flatnonzero(fitting)
+    counts = held.heads(width, rows)
+    lengths = held.lengths if rows is None else held.lengths[rows]
+    shaped = (counts.sum(axis=1, dtype=np.int64) * 8 + width == lengths) & counts.all(axis=1)
+    fitting[slice(None) if rows is None else rows] = shaped
+    return fitting
+
+
+def _refuse(blobs: Blobs, row: int) -> None:
+    limit = "it does not fit the schema it should have been packed under"
+    remedy = "Rebuild the model from events of one schema."
+    raise FeatureValueInvalid(f"features[{row}]", blobs[row][:24].hex(), limit, remedy)
 
 
 def _room(counts: Bytes) -> Ragged:

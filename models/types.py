@@ -241,6 +241,10 @@ class Blobs(Sequence[bytes]):
         windows = np.ndarray((places,), f"V{width}", self.data, strides=(1,))
         return windows[starts].view(np.uint8).reshape(len(starts), width)
 
+    def take(self, rows: Int64s) -> Blobs:
+        """Those in `rows`, over the same buffer."""
+        return Blobs(self.data, self.starts[rows], self.lengths[rows])
+
     def words(self) -> Int64s:
         """The eight bytes at every place of the buffer as a number, little end first; no copy."""
         places = max(len(self.data) - 7, 0)

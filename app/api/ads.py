@@ -101,11 +101,13 @@ async def patch(request: Request, ad_id: IdInPath, actor: Actor) -> Response:
 async def bulk(request: Request, actor: Actor) -> Response:
     """States and bids of up to 5,000 ads, as one version of the catalog.
 
-    A change that cannot be made is refused by itself, the others are made. Like a single one the
-    call answers once every live worker has them.
+    A change that cannot be made is refused by itself, the others are made; but an ad named twice
+    makes the whole body ambiguous, so 422. Like a single one the call answers once every live
+    worker has them.
     """
     services = services_of(request)
     given = await body.read(request, _bulk, services.settings.max_body_bytes)
+    _check_named_once(given.changes)
     asked, refused = _asked(given.changes)
     done = await services.catalog.patch_ads(list(asked.values()), actor)
     places = list(asked)
@@ -123,6 +125,16 @@ async def bulk(request: Request, actor: Actor) -> Response:
         pending=held.pending,
     )
     return body.answer(change, held.status)
+
+
+def _check_named_once(changes: Sequence[AdChangeBody]) -> None:
+    first: dict[int, int] = {}
+    for at, one in enumerate(changes):
+        earlier = first.setdefault(one.id, at)
+        if earlier != at:
+            limit = f"changes[{earlier}] is of the same ad, and changes have no order"
+            remedy = "Send one change for each ad."
+            raise body.refuse(f"changes[{at}].id", one.id, limit, remedy)
 
 
 def _asked(

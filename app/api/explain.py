@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
@@ -48,6 +49,8 @@ async def explained(request: Request) -> Response:
         asked.user, asked.slots, asked.placement, asked.exclude, asked.floor_micros, limit
     )
     exploration = exploration_of(services, bundle, trials)
+    if exploration is not None:  # decisions go on counting while the thread reads
+        exploration = replace(exploration, tried=dict(exploration.tried))
     found = await asyncio.to_thread(
         explain, bundle, query, asked.ad_ids, now_ms, decision_id, exploration
     )

@@ -31,6 +31,29 @@ _TITLES = {
     503: "Not ready, the database is away, or too busy; Retry-After says when to come back",
 }
 
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds after which to come back.",
+        "schema": {"type": "integer", "minimum": 0},
+    }
+}
+_TOO_BUSY = {
+    "type": "urn:problem:adscent:overloaded",
+    "title": "Too many requests at once",
+    "status": 503,
+    "detail": "there are too many requests to answer this one within its deadline",
+    "errors": [],
+}
+_TOO_OFTEN = {
+    "type": "urn:problem:adscent:rate-limited",
+    "title": "Too many requests with this API key",
+    "status": 429,
+    "detail": "the key may send 100 requests a second; come back in 1 s",
+    "errors": [],
+}
+_COME_BACK = {429: _TOO_OFTEN, 503: _TOO_BUSY}
+"""Examples of the problems that pass by themselves."""
+
 
 def operation(
     *,
@@ -109,11 +132,15 @@ def _document(app: FastAPI) -> dict[str, Any]:
 def _show_examples(document: dict[str, Any]) -> None:
     """Add the examples of answers here: on the way through FastAPI they would lose their nulls."""
     shown = {_reference(kind)["$ref"]: example for kind, example in EXAMPLES.items()}
+    problem = _reference(Problem)["$ref"]
     calls = (call for methods in document["paths"].values() for call in methods.values())
-    for described in (one for call in calls for one in call["responses"].values()):
+    answers = (one for call in calls for one in call["responses"].items())
+    for code, described in answers:
         for content in described.get("content", {}).values():
-            if content["schema"].get("$ref") in shown:
-                content["example"] = shown[content["schema"]["$ref"]]
+            kind = content["schema"].get("$ref")
+            if kind in shown:
+                passing = _COME_BACK.get(int(code)) if kind == problem else None
+                content["example"] = passing or shown[kind]
 
 
 def _content(kind: type, media: str) -> dict[str, Any]:
@@ -123,7 +150,8 @@ def _content(kind: type, media: str) -> dict[str, Any]:
 
 def fault(code: int) -> dict[str, Any]:
     """How a call describes its answer with a problem of this status."""
-    return {**_content(Problem, PROBLEM_TYPE), "description": _TITLES[code]}
+    described = {**_content(Problem, PROBLEM_TYPE), "description": _TITLES[code]}
+    return {**described, "headers": _RETRY_AFTER} if code in _COME_BACK else described
 
 
 def _reference(kind: type) -> dict[str, str]:

@@ -12,6 +12,11 @@ from msgspec import Meta
 from app.api.body import refuse
 from models.types import DAYS, Hours, Schedule
 
+_OF_THE_HOST = {"localtime", "posixrules"}
+_TREES_OF_SOME = {"posix", "right"}
+"""Names that another host resolves otherwise, or not at all: its own time, copies of the database
+with and without leap seconds."""
+
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Clock = Annotated[str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")]
 
@@ -87,6 +92,9 @@ def _clock(minute: int) -> str:
 
 @lru_cache(maxsize=1024)  # names are the caller's to make up
 def _is_zone(name: str) -> bool:
+    parts = name.lower().replace("\\", "/").split("/")
+    if parts[0] in _TREES_OF_SOME or _OF_THE_HOST.intersection(parts):
+        return False
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # unknown, no name at all, a folder

@@ -305,6 +305,12 @@ class ActRequest(Body, frozen=True):
     reason: ActReason = ""
 
 
+class RollbackRequest(ActRequest, frozen=True):
+    """`serving`: the snapshot to get away from; when another one serves, nothing is done."""
+
+    serving: UUID | None = None
+
+
 class PromoteRequest(ActRequest, frozen=True):
     """A pinned snapshot stays until the next promotion or rollback."""
 

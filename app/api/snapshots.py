@@ -22,6 +22,7 @@ from app.api.schemas import (
     CheckView,
     PromotedView,
     PromoteRequest,
+    RollbackRequest,
     ServingView,
     VerdictView,
 )
@@ -33,6 +34,7 @@ from app.storage.snapshots import Serving, StoredSnapshot
 
 router = APIRouter(prefix="/v1/snapshots", tags=["model"], dependencies=[Depends(needs("admin"))])
 _decoder = msgspec.json.Decoder(PromoteRequest)
+_rollback_decoder = msgspec.json.Decoder(RollbackRequest)
 _act_decoder = msgspec.json.Decoder(ActRequest)
 
 
@@ -92,9 +94,9 @@ async def promote(request: Request, snapshot_id: UUID, actor: Actor) -> Response
     **operation(
         summary="Serve what was served before",
         scope="admin",
-        body=ActRequest,
+        body=RollbackRequest,
         body_required=False,
-        example={"reason": "clicks fell"},
+        example={"reason": "clicks fell", "serving": "0192f0c1-2a3b-7c4d-8e5f-60718293a4b5"},
         answers={200: PromotedView, 202: PromotedView},
         faults=(409,),
     ),
@@ -102,11 +104,14 @@ async def promote(request: Request, snapshot_id: UUID, actor: Actor) -> Response
 async def rollback(request: Request, actor: Actor) -> Response:
     """Go back to the snapshot served before and pin it, or the next training would undo it.
 
-    200 once every live worker serves it; 202 names those that do not yet.
+    409 when `serving` is given and another one serves. 200 once every live worker serves it; 202
+    names those that do not yet.
     """
     services = services_of(request)
-    reason, now_ms = await _reason(request), time.time_ns() // 1_000_000
-    serving = await snapshots.rollback(services.database, actor, now_ms, reason)
+    limit = services.settings.max_body_bytes
+    given = await body.read(request, _rollback_decoder, limit, optional=True)
+    told = (actor, time.time_ns() // 1_000_000, given.reason, given.serving)
+    serving = await snapshots.rollback(services.database, *told)
     return await _promoted(services, serving)
 
 

@@ -73,7 +73,7 @@ def doctor(as_json: _Json = False, env_file: _EnvFile = None) -> None:
 
 @config.command("check")
 def check(env_file: _EnvFile = None) -> None:
-    """Whether every setting can be used; the first that cannot is named, with its limit.
+    """Whether every setting can be used; each that cannot is named, with its limit.
 
     Example: `adscent config check --env-file adscent.env`
     """

@@ -50,6 +50,15 @@ class _Format(StrEnum):
     CSV = "csv"
 
 
+def _dimensions(given: list[str] | None) -> list[str]:
+    """Those given, each by itself."""
+    named = [one.strip() for text in given or () for one in text.split(",")]
+    for one in named:
+        if one not in list(_Dimension):
+            raise typer.BadParameter(f"{one!r} is not one of {', '.join(_Dimension)}.")
+    return named
+
+
 @reports.callback()
 def _group() -> None:
     """Keep `performance` a command of its own: a group of one would be taken for it."""
@@ -58,7 +67,12 @@ def _group() -> None:
 @reports.command("performance")
 def performance(
     group_by: Annotated[
-        list[_Dimension] | None, typer.Option(help="One row for each; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="One row for each; commas between several, or repeated.",
+            metavar=f"[{'|'.join(_Dimension)}]",
+            callback=_dimensions,
+        ),
     ] = None,
     since: Annotated[
         datetime | None, typer.Option(formats=_TIMES, help="First hour, UTC; else 24 hours ago.")
@@ -80,7 +94,7 @@ def performance(
     An event counts in the hour of its decision; quarantined ones do not count.
 
     Examples: `adscent reports performance --group-by campaign --order-by spend_micros` ·
-    `adscent reports performance --group-by day --group-by ad --since 2026-11-01 --format csv`
+    `adscent reports performance --group-by day,ad --since 2026-11-01 --format csv`
     """
     from app.commands import reports as command
     from app.storage.statistics import PerformanceQuery
@@ -89,7 +103,7 @@ def performance(
     query = PerformanceQuery(
         since_ms=since_ms,
         until_ms=until_ms,
-        group_by=tuple(dict.fromkeys(one.value for one in group_by or ())),
+        group_by=tuple(dict.fromkeys(_Dimension(one).value for one in group_by or ())),
         ad_ids=ad or (),
         campaign_ids=campaign or (),
         advertiser_ids=advertiser or (),

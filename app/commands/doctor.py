@@ -14,9 +14,10 @@ from typing import Literal
 
 import msgspec
 
+from app.commands.status import is_late, jobs_state
 from app.database_url import DatabaseMissing, database_url
 from app.settings import Settings
-from app.storage import keys, migrate, snapshots
+from app.storage import keys, lag, migrate, snapshots
 from app.storage.engine import CHANNEL, Database, notify
 from app.storage.errors import StorageError
 from app.storage.overview import database_clock, overview
@@ -31,12 +32,14 @@ _LARGEST_DRIFT_S = 1.0
 _HEARD_S = 2.0
 _SILENT_S = 5.0
 
+Result = Literal["ok", "warning", "fault"]
+
 
 class Finding(msgspec.Struct, frozen=True):
     """What one check saw; a `fault` keeps something from working, a `warning` may."""
 
     check: str
-    result: Literal["ok", "warning", "fault"]
+    result: Result
     detail: str
     remedy: str = ""
 
@@ -56,12 +59,14 @@ async def _examined(settings: Settings) -> list[Finding]:
         return [*findings, Finding("database", "fault", str(error), remedy)]
     database = Database(url, pool=2)
     try:
-        return [*findings, *[one async for one in _of_database(database, schema)]]
+        return [*findings, *[one async for one in _of_database(database, schema, settings)]]
     finally:
         await database.close()
 
 
-async def _of_database(database: Database, schema: Schema | None) -> AsyncIterator[Finding]:
+async def _of_database(
+    database: Database, schema: Schema | None, settings: Settings
+) -> AsyncIterator[Finding]:
     reachable = await _guarded("database", lambda: _reached(database))
     yield reachable
     if reachable.result == "fault":
@@ -75,6 +80,7 @@ async def _of_database(database: Database, schema: Schema | None) -> AsyncIterat
     yield await _guarded("keys", lambda: _keys(database))
     yield await _guarded("snapshot", lambda: _snapshot(database, schema))
     yield await _guarded("workers", lambda: _workers(database))
+    yield await _guarded("jobs", lambda: _jobs(database, settings))
 
 
 async def _guarded(check: str, look: Callable[[], Awaitable[Finding]]) -> Finding:
@@ -236,3 +242,23 @@ async def _workers(database: Database) -> Finding:
         )
         return Finding("workers", "warning", f"not heard of lately: {named}", remedy)
     return Finding("workers", "ok", f"{len(found)} report every second")
+
+
+async def _jobs(database: Database, settings: Settings) -> Finding:
+    """Without jobs nothing is trained or counted, and a week later no event can be stored."""
+    seen, behind = await overview(database), await lag.lag(database)
+    state, start = jobs_state(seen, behind, settings), "Start `adscent jobs`."
+    if behind.horizon_s is None and state == "not running":
+        return Finding("jobs", "warning", "no jobs process has run here yet", start)
+    detail = f"{state}, last horizon {_ago(behind.horizon_s)}"
+    if state == "stalled":
+        remedy = "Its log says what it waits for (job_failed); restart `adscent jobs`."
+        return Finding("jobs", "fault", detail, remedy)
+    if state == "not running":
+        result: Result = "fault" if is_late(behind, settings) else "warning"
+        return Finding("jobs", result, detail, start)
+    return Finding("jobs", "ok", detail)
+
+
+def _ago(age_s: float | None) -> str:
+    return "not yet" if age_s is None else f"{age_s:.0f} s ago"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -14,9 +15,15 @@ from app.storage import job_runs, lag, snapshots
 from app.storage.embedded import EmbeddedPostgres
 from app.storage.engine import Database
 from app.storage.job_runs import Run
+from app.storage.lag import Lag
 from app.storage.overview import Overview, SeenWorker, overview
 
 _RUNS = 5
+_TICKS = 3
+_LEAST_S = 5.0
+"""Work that keeps the processor busy delays a tick by seconds."""
+
+JobsState = Literal["running", "stalled", "not running"]
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -51,12 +58,14 @@ class RunStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """All of it. `database`: "embedded" or "external"; `jobs`: "running" or "not running"; lags in
-    seconds, null before the first."""
+    """All of it. `database`: "embedded" or "external"; lags in seconds, null before the first.
+
+    `jobs`: "stalled" when one leads but has stopped recording horizons.
+    """
 
     database: str
     postgres: str
-    jobs: str
+    jobs: JobsState
     catalog_version: int
     active_ads: int
     impressions_per_minute: float
@@ -80,7 +89,7 @@ async def _read(settings: Settings, database: Database) -> Status:
     return Status(
         database=_kind(settings),
         postgres=seen.postgres,
-        jobs="running" if seen.jobs_run else "not running",
+        jobs=jobs_state(seen, behind, settings),
         catalog_version=seen.catalog_version,
         active_ads=seen.active_ads,
         impressions_per_minute=seen.impressions_per_minute,
@@ -91,6 +100,19 @@ async def _read(settings: Settings, database: Database) -> Status:
         workers=_workers(seen),
         runs=[_run(run, now_ms) for run in runs],
     )
+
+
+def jobs_state(seen: Overview, behind: Lag, settings: Settings) -> JobsState:
+    """What the jobs process does, as far as the database knows."""
+    if not seen.jobs_run:
+        return "not running"
+    return "stalled" if is_late(behind, settings) else "running"
+
+
+def is_late(behind: Lag, settings: Settings) -> bool:
+    """Whether horizons have stopped: the last one is older than three of their ticks."""
+    allowed_s = max(_TICKS * settings.horizon_every_s, _LEAST_S)
+    return behind.horizon_s is not None and behind.horizon_s > allowed_s
 
 
 def _kind(settings: Settings) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 
 from models.types import Bools, Float64s, Int64s
 
-_ROUNDING = 1e-12
+_ROUNDING = 2.0**-50
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,9 @@ def price(need: float, per_unit: float, bid_micros: int) -> int:
     """
     if need <= per_unit or per_unit <= 0.0:
         return 1
-    # Products and quotients of float64 are off by a part in 10¹⁶: 5000.000000000001 is 5000, and
-    # equal pCTRs give exactly the next bid.
+    if per_unit == 1.0:
+        return max(1, min(math.ceil(need), bid_micros))
+    # Products and quotients of float64 are off by a few parts in 10¹⁶: 5000.000000000001 is 5000,
+    # and equal pCTRs give exactly the next bid. Not by more, or a price would undercut the floor.
     least = math.ceil(need / per_unit * (1.0 - _ROUNDING))
     return max(1, min(least, bid_micros))

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from app.serving.eligibility import ACTIVE, STATE_CODES, UNKNOWN, Eligibility
 from app.serving.flights import ALWAYS_MS, NEVER_MS
 from app.serving.items import Items
-from app.serving.schedules import mark
+from app.serving.schedules import Timetable, mark, timetable
 from app.serving.targeting import Targets
 from models.errors import InvalidInput
 from models.features import Encoder
@@ -33,13 +33,14 @@ from models.types import (
     Encoded,
     FeatureValue,
     Int64s,
-    Schedule,
     Targeting,
 )
 
 _Item = TypeVar("_Item", bound=np.generic)
 _pack_creative = msgspec.msgpack.Encoder().encode
 _unpack_creative = msgspec.msgpack.Decoder(dict[str, str]).decode
+_MANY_SCHEDULES = 64
+"""Looking which schedules are used costs a sort of a column, so that is done once in so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Columns:
     targets: Targets
     campaign_states: Mapping[int, int]
     advertiser_states: Mapping[int, int]
-    schedules: Mapping[int, Schedule]
+    schedules: Mapping[int, Timetable]
 
     def __len__(self) -> int:
         return len(self.ad_ids)
@@ -114,7 +115,7 @@ class Columns:
             ),
             encoded=self.encoded.replaced(size, rows, [_encode(encoder, ad) for ad in ads]),
             targets=self._targets(ads, size, rows, arrays["targeting_marks"]),
-            schedules=self._schedules(ads),
+            schedules=self._schedules(ads, arrays["schedule_marks"]),
         )
 
     def with_states(
@@ -151,6 +152,7 @@ class Columns:
             creatives=self.creatives.moved(size, new_rows),
             encoded=self.encoded.moved(size, new_rows),
             targets=self.targets.reordered(size, new_rows),
+            schedules=_used(self.schedules, arrays["schedule_marks"]),
         )
 
     def eligibility(self) -> Eligibility:
@@ -176,10 +178,15 @@ class Columns:
         ids = np.frombuffer(content, "<i8", offset=features)
         return Encoded(ids, np.frombuffer(content, np.uint8, features))
 
-    def _schedules(self, ads: Sequence[Ad]) -> Mapping[int, Schedule]:
+    def _schedules(self, ads: Sequence[Ad], marks: Int64s) -> Mapping[int, Timetable]:
+        """With those of these ads; every so many new ones, without those that no row has."""
+        known = self.schedules
         given = {mark(ad.schedule): ad.schedule for ad in ads if ad.schedule is not None}
-        is_known = given.keys() <= self.schedules.keys()
-        return self.schedules if is_known else {**self.schedules, **given}
+        if given.keys() <= known.keys():
+            return known
+        made = {**known, **{key: timetable(schedule) for key, schedule in given.items()}}
+        is_due = len(made) // _MANY_SCHEDULES > len(known) // _MANY_SCHEDULES
+        return _used(made, marks) if is_due else made
 
     def _values(self, ads: Sequence[Ad]) -> dict[str, npt.NDArray[Any]]:
         values: dict[str, npt.NDArray[Any]] = {
@@ -271,6 +278,16 @@ def _recoded(codes: Bytes, ids: Int64s, changed: Mapping[int, int]) -> Bytes:
 
 def _merged(known: Mapping[int, int], changed: Mapping[int, int]) -> Mapping[int, int]:
     return {**known, **changed} if changed else known
+
+
+def _used(schedules: Mapping[int, Timetable], marks: Int64s) -> Mapping[int, Timetable]:
+    """The schedules that some row has; the same ones if that is all of them."""
+    if not schedules:
+        return schedules
+    used = set(np.unique(marks).tolist())
+    if schedules.keys() <= used:
+        return schedules
+    return {key: of for key, of in schedules.items() if key in used}
 
 
 def _scattered(values: npt.NDArray[_Item], size: int, rows: Int64s) -> npt.NDArray[_Item]:

@@ -9,10 +9,10 @@ import numpy as np
 
 from app.serving.bitmaps import among, unpacked, without
 from app.serving.flights import Edges, edges_after, last_edge
-from app.serving.schedules import Shut, shut
+from app.serving.schedules import Shut, Timetable, shut
 from app.serving.targeting import Targets
 from models.index import packed
-from models.types import Bools, Bytes, FeatureValue, Int64s, Schedule
+from models.types import Bools, Bytes, FeatureValue, Int64s
 
 ACTIVE, PAUSED, RETIRED, UNKNOWN = range(4)
 STATE_CODES = {"active": ACTIVE, "paused": PAUSED, "retired": RETIRED}
@@ -92,7 +92,7 @@ class Eligibility:
     ends: Int64s
     targets: Targets
     schedule_marks: Int64s | None = None
-    schedules: Mapping[int, Schedule] = field(default_factory=dict)
+    schedules: Mapping[int, Timetable] = field(default_factory=dict)
     _open: list[_Open] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def warm_as(self, other: Eligibility) -> None:

@@ -13,9 +13,9 @@ from app.serving.bitmaps import among
 from app.serving.bundle import Bundle
 from app.serving.eligibility import STATE_CODES
 from app.serving.page import Ask, Contest, Filled, contest, fill
-from app.serving.pipeline import DecisionQuery, placed_values
+from app.serving.pipeline import DecisionQuery, placed
 from app.serving.retrieval import UserSide
-from app.serving.trial import Exploration, is_trial
+from app.serving.trial import Exploration
 from models.contributions import contributions
 from models.offset import sigmoid
 from models.types import Encoded, Float64s, Int64s
@@ -69,7 +69,7 @@ class Explanation(msgspec.Struct, frozen=True):
     """A decision explained: the ads of its page, best slot first, then those asked for.
 
     `floor_micros`: the one in force; `competing`: how many ads took part in the auction;
-    `is_trial`: whether its last slot was for a new ad.
+    `is_trial`: whether its last slot went to a new ad.
     """
 
     decision_id: UUID
@@ -95,14 +95,15 @@ def explain(
 
     Takes a second for 300,000 ads: not for the event loop. Raises as `decide`.
     """
-    values = placed_values(bundle, query)
+    values, placement = placed(bundle, query)
     encoded, user = bundle.users.encoded(values)
     live = bundle.live
     excluded = [row for row in live.rows_of(query.exclude).tolist() if row >= 0]
-    ask = Ask(query.slots, query.placement, query.floor_micros, query.per_advertiser)
+    ask = Ask(query.slots, placement, query.floor_micros, query.per_advertiser)
     who = contest(live, values, now_ms, ask, excluded)
     page = fill(live, user, ask, who, decision_id, exploration)
-    case = _Case(bundle, user, encoded, ask, who, page.slots)
+    usual = fill(live, user, ask, who, decision_id).slots
+    case = _Case(bundle, user, encoded, ask, who, page.slots, usual)
     shown = [int(live.columns.ad_ids[slot.row]) for slot in page.slots]
     wanted = [*shown, *(ad_id for ad_id in dict.fromkeys(ad_ids) if ad_id not in shown)]
     mask = live.eligibility.mask(values, now_ms, excluded)
@@ -123,13 +124,13 @@ def explain(
         floor_micros=who.floor_micros,
         per_advertiser=query.per_advertiser,
         competing=len(case.competing),
-        is_trial=exploration is not None and is_trial(exploration, decision_id, query.slots),
+        is_trial=any(slot.explored for slot in page.slots),
         ads=ads,
     )
 
 
 class _Case:
-    """One decision with all that competed in it."""
+    """One decision with all that competed in it; `usual`: its slots without a trial."""
 
     def __init__(
         self,
@@ -139,9 +140,10 @@ class _Case:
         ask: Ask,
         who: Contest,
         slots: list[Filled],
+        usual: list[Filled],
     ) -> None:
         self._bundle, self._user, self._encoded = bundle, user, encoded
-        self._ask, self._who, self._slots = ask, who, slots
+        self._ask, self._who, self._slots, self._usual = ask, who, slots, usual
         columns = bundle.live.columns
         bits = np.unpackbits(who.competing, count=len(columns), bitorder="little")
         self.competing: Int64s = np.flatnonzero(bits)
@@ -201,25 +203,15 @@ class _Case:
             return "house", None
         if ecpm < self._who.floor_micros:
             return "below_floor", float(self._who.floor_micros)
-        columns = self._bundle.live.columns
-        owners = columns.advertiser_ids
-        own = [one for one in self._slots if owners[one.row] == owners[row] and not one.explored]
-        limit = most_of_one(self._ask.slots, self._ask.per_advertiser)
-        if len(own) >= limit and own[-1].ecpm_micros >= int(ecpm):
-            return "advertiser_limit", float(own[-1].ecpm_micros)
-        won = [one.ecpm_micros for one in self._slots if not one.explored and not one.house]
-        if any(one.explored for one in self._slots) and ecpm >= self._best_left_out(limit):
+        if any(one.row == row for one in self._usual):
             return "explored", None
-        return "outbid", float(min(won, default=0))
-
-    def _best_left_out(self, limit: int) -> float:
-        """The eCPM of the ad whose slot went to a new ad: the best that is not on the page."""
-        columns = self._bundle.live.columns
-        shown = [one.row for one in self._slots if not one.explored]
-        owners, counts = np.unique(columns.advertiser_ids[shown], return_counts=True)
-        barred = np.isin(columns.advertiser_ids[self.competing], owners[counts >= limit])
-        free = ~barred & ~np.isin(self.competing, shown)
-        return float(self._ecpm[free].max(initial=0.0))
+        # A trial's ad took no part in the auction, nor did house ads, which no limit concerns.
+        won = [one for one in self._slots if not one.explored and not one.house]
+        owners = self._bundle.live.columns.advertiser_ids
+        own = [one for one in won if owners[one.row] == owners[row]]
+        if len(own) >= most_of_one(self._ask.slots, self._ask.per_advertiser):
+            return "advertiser_limit", float(own[-1].ecpm_micros)
+        return "outbid", float(won[-1].ecpm_micros) if won else None
 
     def _parts(self, row: int, score: float) -> list[ScorePart]:
         bundle = self._bundle

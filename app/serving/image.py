@@ -27,6 +27,7 @@ from app.serving.columns import CODES, INT64, Columns
 from app.serving.eligibility import ACTIVE
 from app.serving.items import Items
 from app.serving.rules import Rules
+from app.serving.schedules import timetable
 from app.serving.targeting import Place, Targets
 from models.errors import SnapshotCorrupt
 from models.features import Encoder
@@ -108,7 +109,7 @@ class Image:
             campaign_states=_inactive(self.columns.campaign_states),
             advertiser_states=_inactive(self.columns.advertiser_states),
             placements=list(self.placements),
-            schedules=dict(self.columns.schedules),
+            schedules={key: of.schedule for key, of in self.columns.schedules.items()},
         )
         _write(folder / FILE, msgspec.json.encode(contents), arrays, contents.arrays)
 
@@ -211,7 +212,7 @@ def _columns(contents: _Contents, arrays: Mapping[str, _AnyArray]) -> Columns:
         targets=Targets.of_rules(contents.rows, rules),
         campaign_states=contents.campaign_states,
         advertiser_states=contents.advertiser_states,
-        schedules=contents.schedules,
+        schedules={key: timetable(of) for key, of in contents.schedules.items()},
     )
 
 

@@ -13,7 +13,7 @@ from app.serving.bitmaps import among, without
 from app.serving.eligibility import REASONS, UNKNOWN
 from app.serving.live import LiveCatalog
 from app.serving.retrieval import Retrieved, UserSide, retrieve
-from app.serving.trial import Exploration, is_trial, tried
+from app.serving.trial import LEAST_PROPENSITY, Exploration, Trial, is_trial
 from models.offset import sigmoid
 from models.types import Bytes, FeatureValue, Int64s, Placement
 
@@ -164,23 +164,18 @@ def _last(
     usual, chance = slots[-1], exploration.chance(ask.slots)
     if chance <= 0.0 or not (who.competing & live.new).any():
         return usual
-    if not is_trial(exploration, decision_id, ask.slots):
-        # What a trial would have picked is not known here; this ad itself, if it is new, perhaps.
-        return replace(usual, propensity=1.0 - chance)
-    found = tried(
-        live,
-        user,
-        who.competing,
-        np.array([slot.row for slot in slots[:-1]], np.int64),
-        exploration,
-        decision_id,
-        floor_micros=who.floor_micros,
-        per_advertiser=most_of_one(ask.slots, ask.per_advertiser),
-    )
-    if found is None or found.row == usual.row:
+    shown = [slot.row for slot in slots]
+    limit = most_of_one(ask.slots, ask.per_advertiser)
+    trial = Trial(live, user, who.competing, who.floor_micros, shown, limit, exploration)
+    found = trial.tried(decision_id) if is_trial(exploration, decision_id, ask.slots) else None
+    if found is not None:
+        won, probability = found.won, chance * found.probability
+        return Filled(
+            found.row, found.pctr, won.ecpm_micros, won.price_micros, False, True, probability
+        )
+    if not trial.is_possible(decision_id):
         return usual
-    won, propensity = found.won, chance * found.probability
-    return Filled(found.row, found.pctr, won.ecpm_micros, won.price_micros, False, True, propensity)
+    return replace(usual, propensity=max(1.0 - chance, LEAST_PROPENSITY))
 
 
 def _backfill(live: LiveCatalog, user: UserSide, who: Contest, empty: int) -> list[Filled]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
@@ -17,6 +18,8 @@ from models.features import Packing
 from models.types import FeatureValue, Int64s
 
 _User = Mapping[str, FeatureValue]
+_NAME = re.compile(r"[A-Za-z0-9_.:/-]+")
+"""A placement's name, as the API takes it."""
 
 
 class DecisionQuery(msgspec.Struct, frozen=True):
@@ -81,15 +84,15 @@ def decide(
     Raises `FeatureUnknown`, and `FeatureValueInvalid` also for a placement above 32 characters
     or one that `user.placement` contradicts.
     """
-    values = placed_values(bundle, query)
+    values, placement = placed(bundle, query)
     encoded, user = bundle.users.encoded(values)
     live = bundle.live
     excluded = _rows_there(live.rows_of(query.exclude)) if query.exclude else ()
-    ask = Ask(query.slots, query.placement, query.floor_micros, query.per_advertiser)
+    ask = Ask(query.slots, placement, query.floor_micros, query.per_advertiser)
     who = contest(live, values, now_ms, ask, excluded)
     page = fill(live, user, ask, who, decision_id, exploration)
     packing = Packing.of(encoded, len(bundle.schema.ad))
-    sealing = _Sealing(bundle, query, now_ms, decision_id, packing)
+    sealing = _Sealing(bundle, placement, now_ms, decision_id, packing)
     ads = [_decided(sealing, tokens, slot, filled) for slot, filled in enumerate(page.slots)]
     reasons = {} if ads else no_fill(live, who, now_ms, excluded)
     return Decision(decision_id, bundle.snapshot_id, live.version, page.certified, ads, reasons)
@@ -99,14 +102,17 @@ class _Sealing(msgspec.Struct, frozen=True):
     """What all tokens of one decision have in common."""
 
     bundle: Bundle
-    query: DecisionQuery
+    placement: str
     now_ms: int
     decision_id: UUID
     user: Packing
 
 
-def placed_values(bundle: Bundle, query: DecisionQuery) -> _User:
-    """The user's features; the placement is one where the schema says so and none was given."""
+def placed(bundle: Bundle, query: DecisionQuery) -> tuple[_User, str]:
+    """The user's features and the placement: one thing where the schema takes a placement.
+
+    A value of `user.placement` that cannot be a placement's name is a feature and nothing else.
+    """
     if len(query.placement) > MAX_PLACEMENT:
         raise FeatureValueInvalid(
             "placement",
@@ -115,10 +121,16 @@ def placed_values(bundle: Bundle, query: DecisionQuery) -> _User:
             "Shorten the name of the placement.",
         )
     if not bundle.takes_placement:
-        return query.user
+        return query.user, query.placement
     given = value_texts("placement", query.user.get("placement"))
-    if not given or not query.placement:
-        return query.user if given else {**query.user, "placement": query.placement}
+    if given and query.placement:
+        _check_same(query, given)
+    if given and not query.placement:
+        return query.user, _name_in(given)
+    return {**query.user, "placement": query.placement}, query.placement
+
+
+def _check_same(query: DecisionQuery, given: tuple[str, ...]) -> None:
     if given != (query.placement,):
         raise FeatureValueInvalid(
             "user.placement",
@@ -126,7 +138,12 @@ def placed_values(bundle: Bundle, query: DecisionQuery) -> _User:
             f"it differs from the decision's placement, {query.placement}",
             "Give only one of them, or make them equal.",
         )
-    return {**query.user, "placement": query.placement}
+
+
+def _name_in(given: tuple[str, ...]) -> str:
+    """The placement that the feature names, if it names one."""
+    is_name = len(given) == 1 and len(given[0]) <= MAX_PLACEMENT and _NAME.fullmatch(given[0])
+    return given[0] if is_name else ""
 
 
 def _rows_there(rows: Int64s) -> list[int]:
@@ -146,7 +163,7 @@ def _decided(sealing: _Sealing, tokens: Tokens, slot: int, filled: Filled) -> De
         catalog_version=sealing.bundle.live.version,
         price_micros=filled.price_micros,
         propensity=filled.propensity,
-        placement=sealing.query.placement,
+        placement=sealing.placement,
         explored=filled.explored,
         features=sealing.user.beside(columns.encoded[row]),
     )

@@ -194,7 +194,7 @@ class Met:
         return found[1]
 
     def _interval(self, text: str) -> int:
-        """2i at bounds[i], 2i − 1 between it and the one before; −1 for what is no number."""
+        """2i + 1 at bounds[i], 2i between it and the one before; −1 for what is no number."""
         try:
             number = float(text)
         except ValueError:

@@ -16,6 +16,7 @@ import numpy as np
 from app.serving.auction import expected_cpm
 from app.serving.bundle import Bundle
 from app.serving.live import LiveCatalog
+from models.errors import FeatureUnknown, FeatureValueInvalid
 from models.offset import sigmoid
 from models.types import Bools, FeatureValue, Float64s, Int64s
 
@@ -105,16 +106,20 @@ def score_many(bundle: Bundle, queries: Sequence[ScoreQuery], now_ms: int) -> li
     """Score ads for many users; the figures are to the bit those that `score` gives.
 
     Queries that hold the same list of ads share the look-up. Raises `FeatureUnknown` and
-    `FeatureValueInvalid`.
+    `FeatureValueInvalid`, which name the user.
     """
     known: dict[int, _Candidates] = {}
     scored = []
-    for query in queries:
+    for at, query in enumerate(queries):
         key = id(query.ad_ids)  # the queries keep their lists alive
         candidates = known.get(key)
         if candidates is None:
             candidates = known[key] = _candidates(bundle.live, query.ad_ids)
-        scored.append(_scored_user(bundle, query.user, candidates, now_ms))
+        try:
+            scored.append(_scored_user(bundle, query.user, candidates, now_ms))
+        except (FeatureUnknown, FeatureValueInvalid) as error:
+            field = f"users[{at}].{error.field.removeprefix('user.')}"
+            raise type(error)(field, error.value, error.limit, error.remedy) from error
     return scored
 
 

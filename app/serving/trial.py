@@ -1,19 +1,20 @@
 """One slot for a new ad: in few decisions, by a rule that knows how uncertain a score is.
 
 See `models.exploration`. A decision is a trial by a number drawn from its id. Then the last slot
-goes to a new ad that may serve there and reaches the floor, at the floor's price; the slots before
-it and all prices are those of the auction without it.
+goes to a new ad that may serve there, is not on the page yet and reaches the floor, at the floor's
+price; the slots before it and all prices are those of the auction without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from uuid import UUID
 
 import numpy as np
 
-from app.serving.auction import Candidates, Placed
+from app.serving.auction import Candidates, Placed, expected_cpm
 from app.serving.bitmaps import rows_at, rows_of, size_of, without
 from app.serving.columns import Columns
 from app.serving.live import LiveCatalog
@@ -26,6 +27,11 @@ _MOST_CANDIDATES = 256
 """Of more new ads that may serve, so many are drawn by lot."""
 _MOST_LISTED = 4096
 """Of more than so many new ads lots are drawn before anybody looks at who may have the slot."""
+_FEW_ADS, _FEW_SCORED, _FEW_BYTES = 8, 4, 128
+"""So many new ads, in so much of the bitmap, are looked at before all of them (and scored, where
+there is a floor): mostly the first one will do; all would cost every page what a trial costs."""
+LEAST_PROPENSITY = 1e-6
+"""Of the ad that was there before where every page is a trial and no lot could be placed."""
 
 
 @dataclass(slots=True)
@@ -77,78 +83,127 @@ def is_trial(exploration: Exploration, decision_id: UUID, slots: int) -> bool:
     return chance(decision_id.bytes) < exploration.chance(slots)
 
 
-def tried(
-    live: LiveCatalog,
-    user: UserSide,
-    competing: Bytes,
-    above: Int64s,
-    exploration: Exploration,
-    decision_id: UUID,
-    *,
-    floor_micros: int,
-    per_advertiser: int,
-) -> Tried | None:
-    """The new ad for the slot below those of the rows `above`, None where there is no such ad.
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a trial in the last slot of one full page depends on.
 
-    The advertisers' limit holds for it as for any other ad.
+    `competing`: packed bitmap of who may serve; `shown`: the rows of all slots, the best first,
+    which are not tried; `per_advertiser`: the limit, which holds for a new ad as for any other.
     """
-    drawn, share = _drawn(live, competing, above, exploration, per_advertiser, decision_id)
-    if len(drawn) == 0:
-        return None
-    scores = live.searchable.scores(drawn, user)
-    candidates = _of_rows(live.columns, drawn, sigmoid(scores))
-    ecpm = candidates.ecpm()
-    able = np.flatnonzero(ecpm >= floor_micros)
-    if len(able) == 0:
-        return None
-    unsure = Unsure(
-        candidates.ad_ids[able],
-        np.log(candidates.bid_micros[able]),
-        scores[able],
-        np.sqrt(live.score_variances(drawn[able])),
-    )
-    best, probability = pick(RULE, decision_id.bytes, unsure)
-    at = int(able[best])
-    won = candidates.placed(at, float(ecpm[at]), float(floor_micros))
-    return Tried(int(drawn[at]), float(candidates.pctr[at]), won, probability * share)
+
+    live: LiveCatalog
+    user: UserSide
+    competing: Bytes
+    floor_micros: int
+    shown: Sequence[int]
+    per_advertiser: int
+    exploration: Exploration
+
+    def tried(self, decision_id: UUID) -> Tried | None:
+        """The new ad for the last slot, None where there is no such ad."""
+        able = self._able(decision_id)
+        if len(able.rows) == 0:
+            return None
+        unsure = Unsure(
+            able.candidates.ad_ids,
+            np.log(able.candidates.bid_micros),
+            able.scores,
+            np.sqrt(self.live.score_variances(able.rows)),
+        )
+        at, probability = pick(RULE, decision_id.bytes, unsure)
+        ecpm = float(able.candidates.ecpm()[at])
+        won = able.candidates.placed(at, ecpm, float(self.floor_micros))
+        pctr = float(able.candidates.pctr[at])
+        return Tried(int(able.rows[at]), pctr, won, probability * able.share)
+
+    def is_possible(self, decision_id: UUID) -> bool:
+        """Whether a trial of this decision would place an ad, whether or not it is one."""
+        new = self.competing & self.live.new
+        if self._is_one_near(new):
+            return True
+        if self.floor_micros > 0:
+            return len(self._able(decision_id).rows) > 0
+        # Where lots decide, one of those drawn from among so many will do.
+        return size_of(new) > _MOST_LISTED or len(self._drawn(decision_id)[0]) > 0
+
+    def _is_one_near(self, new: Bytes) -> bool:
+        """Whether one of the first few new ads that compete could be tried."""
+        first = int((new != 0).argmax())
+        rows = rows_of(new[first : first + _FEW_BYTES])[: _FEW_ADS + len(self.shown)] + 8 * first
+        owners = self._owners_above().tolist()
+        able = (row for row in rows.tolist() if self._may_be(row, owners))
+        if self.floor_micros <= 0:
+            return next(able, None) is not None
+        few = np.array(list(islice(able, _FEW_SCORED)), np.int64)
+        return len(few) > 0 and bool((self._ecpm(few) >= self.floor_micros).any())
+
+    def _ecpm(self, rows: Int64s) -> Float64s:
+        columns, pctr = self.live.columns, sigmoid(self.live.searchable.scores(rows, self.user))
+        return expected_cpm(pctr, columns.bid_micros.take(rows), columns.per_click.take(rows))
+
+    def _able(self, decision_id: UUID) -> _Able:
+        """Those drawn that reach the floor."""
+        columns = self.live.columns
+        rows, share = self._drawn(decision_id)
+        scores = self.live.searchable.scores(rows, self.user)
+        candidates = _of_rows(columns, rows, sigmoid(scores))
+        able = np.flatnonzero(candidates.ecpm() >= self.floor_micros)
+        chosen = _of_rows(columns, rows[able], candidates.pctr[able])
+        return _Able(rows[able], scores[able], chosen, share)
+
+    def _drawn(self, decision_id: UUID) -> tuple[Int64s, float]:
+        """The rows of new ads that take part, int64 [m], and how probable it was that each would.
+
+        Among very many the lots come first: whose advertiser has its share of the page already is
+        then looked up for those drawn alone, and they drop out.
+        """
+        new = self.competing & self.live.new
+        without(new, self.shown)
+        count = size_of(new)
+        if count > _MOST_LISTED:
+            rows = rows_at(new, _lots(count, decision_id))
+            return rows[self._may(rows)], _MOST_CANDIDATES / count
+        rows = rows_of(new)
+        rows = rows[self._may(rows)]
+        if len(rows) <= _MOST_CANDIDATES:
+            return rows, 1.0
+        return rows[_lots(len(rows), decision_id)], _MOST_CANDIDATES / len(rows)
+
+    def _may(self, rows: Int64s) -> Bools:
+        """Which of some rows neither their advertiser's share of the page nor the budget bars."""
+        columns = self.live.columns
+        owners, counts = np.unique(self._owners_above(), return_counts=True)
+        barred = owners[counts >= self.per_advertiser]
+        free = ~np.isin(columns.advertiser_ids[rows], barred)
+        most = self.exploration.most
+        spent = [ad_id for ad_id, tries in self.exploration.tried.items() if tries >= most]
+        if spent:
+            free &= ~np.isin(columns.ad_ids[rows], spent)
+        return free
+
+    def _may_be(self, row: int, owners: list[int]) -> bool:
+        """The same of one row of a new ad, and whether it is not on the page."""
+        if row in self.shown:
+            return False
+        columns, exploration = self.live.columns, self.exploration
+        if exploration.tried.get(int(columns.ad_ids[row]), 0) >= exploration.most:
+            return False
+        return owners.count(int(columns.advertiser_ids[row])) < self.per_advertiser
+
+    def _owners_above(self) -> Int64s:
+        """Whose ads stand above the last slot."""
+        return self.live.columns.advertiser_ids.take(np.array(self.shown[:-1], np.int64))
 
 
-def _drawn(
-    live: LiveCatalog,
-    competing: Bytes,
-    above: Int64s,
-    exploration: Exploration,
-    per_advertiser: int,
-    decision_id: UUID,
-) -> tuple[Int64s, float]:
-    """The rows of new ads that take part, int64 [m], and how probable it was that each would.
+@dataclass(frozen=True, slots=True)
+class _Able:
+    """m new ads that could have the slot: int64 [m] `rows`; float64 [m] `scores`; `share`: how
+    probable it was that each was drawn."""
 
-    Among very many the lots come first: whose advertiser has its share of the page already is then
-    looked up for those drawn alone, and they drop out.
-    """
-    new = competing & live.new
-    without(new, above.tolist())
-    count = size_of(new)
-    if count > _MOST_LISTED:
-        rows, share = rows_at(new, _lots(count, decision_id)), _MOST_CANDIDATES / count
-        return rows[_may(live.columns, rows, above, exploration, per_advertiser)], share
-    rows = rows_of(new)
-    rows = rows[_may(live.columns, rows, above, exploration, per_advertiser)]
-    if len(rows) <= _MOST_CANDIDATES:
-        return rows, 1.0
-    return rows[_lots(len(rows), decision_id)], _MOST_CANDIDATES / len(rows)
-
-
-def _may(
-    columns: Columns, rows: Int64s, above: Int64s, exploration: Exploration, per_advertiser: int
-) -> Bools:
-    """Which of some rows neither their advertiser's share of the page nor the budget bars."""
-    owners, counts = np.unique(columns.advertiser_ids[above], return_counts=True)
-    free = ~np.isin(columns.advertiser_ids[rows], owners[counts >= per_advertiser])
-    spent = [ad_id for ad_id, tries in exploration.tried.items() if tries >= exploration.most]
-    if spent:
-        free &= ~np.isin(columns.ad_ids[rows], spent)
-    return free
+    rows: Int64s
+    scores: Float64s
+    candidates: Candidates
+    share: float
 
 
 def _lots(count: int, decision_id: UUID) -> Int64s:

@@ -10,7 +10,7 @@ window old, so none can slip behind the cursor, and each had its whole window to
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,12 +23,13 @@ from app.storage.binary_rows import EPOCH_2000_MS, Impressions, Keys, clicked
 from app.storage.engine import Database
 from app.storage.errors import ClusterChanged, CursorMoved
 from app.storage.tables import training_cursor
-from models.types import Blobs, Float32s, Int64s
+from models.types import Blobs, Bools, Float32s, Int64s
 
 MOST_EVENTS = 1_000_000
 """Impressions of one chunk: to read and unpack them takes some 600 MB."""
 _ROOM = 256
 """Bytes of an impression's row at most, if it has a few features; of more there is a copy."""
+_MOST_ROOM = 1 << 28
 _READ_S = 600.0
 _FEW = 20_000
 """So many impressions look their clicks up each by itself: their times may span a long while."""
@@ -63,6 +64,10 @@ class Late:
     def __len__(self) -> int:
         return len(self.time_ms)
 
+    def take(self, rows: Int64s) -> Late:
+        """Some of them, in order."""
+        return Late(self.time_ms[rows], self.ad_id[rows], self.features.take(rows))
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -82,9 +87,23 @@ class Chunk:
     features: Blobs
     late: Late
     is_cut: bool
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.time_ms)
+
+    def only(self, rows: Bools, late_rows: Bools) -> Chunk:
+        """Some of its impressions, the others left out; the cursor still moves past all."""
+        kept, late = np.flatnonzero(rows), self.late.take(np.flatnonzero(late_rows))
+        return replace(
+            self,
+            time_ms=self.time_ms[kept],
+            ad_id=self.ad_id[kept],
+            label=self.label[kept],
+            features=self.features.take(kept),
+            late=late,
+            left_out=len(self) - len(kept) + len(self.late) - len(late),
+        )
 
 
 _RECORD = """
@@ -183,6 +202,17 @@ async def read_chunk(
         return await _read(connection, window_s, max_events, is_behind)
 
 
+async def note_window(database: Database, window_s: float) -> None:
+    """Tell writers of events that chunks are read with this attribution window from now on.
+
+    They set aside no impression that may have been read, and may have another setting.
+    """
+    async with database.session() as connection:
+        await connection.execute(
+            "UPDATE training_cursor SET window_s = $1 WHERE window_s IS DISTINCT FROM $1", window_s
+        )
+
+
 async def oldest_transaction_s(database: Database) -> float:
     """Age in seconds of the oldest open transaction that holds the horizon back; 0 if none."""
     async with database.session() as connection:
@@ -210,6 +240,12 @@ async def advance(connection: AsyncConnection, start: Cursor, end: Cursor) -> No
     await connection.execute(
         sa.text(_MOVE), {"impressions": end.impressions, "clicks": end.clicks, "fence": end.fence}
     )
+
+
+async def skip(database: Database, chunk: Chunk) -> None:
+    """Move the cursor past a chunk of which nothing is left. Raises as `advance`."""
+    async with database.begin() as connection:
+        await advance(connection, chunk.start, chunk.end)
 
 
 _LOCKED = sa.select(
@@ -246,22 +282,25 @@ async def rebase(database: Database, actor: str) -> Cursor:
     return await read_cursor(database)
 
 
-# A new cluster has given out more ids than these before anybody can connect to it. Events share
-# them by their time, so that chunks can be cut between them. The first statement still compares
-# with the old cursor, which knows nothing of events that came after it had moved for the last time
-# in the cluster of before.
+# What the training of the cluster of before had accounted for. The old cursor knows nothing of
+# events that came after it had moved for the last time.
+_ACCOUNTED = """
+received_at <= moved_at AND (type = 'impression' AND events.xid < impressions_xid
+    OR type <> 'impression' AND events.xid < clicks_xid)
+"""
+
+# A new cluster has given out more ids than these before anybody can connect to it. What waits
+# shares them by its time, as many events each, so that chunks can be cut between them.
 _REBASE = (
     f"""
-    UPDATE events SET xid = CASE WHEN received_at <= moved_at
-            AND (type = 'impression' AND events.xid < impressions_xid
-                OR type <> 'impression' AND events.xid < clicks_xid)
-        THEN '0'::xid8
-        ELSE width_bucket(
-            extract(epoch FROM decided_at), first, last, {counting.REBASED_IDS}
-        )::text::xid8 END
+    UPDATE events SET xid = CASE WHEN {_ACCOUNTED} THEN '0'::xid8
+        ELSE (1 + coalesce(width_bucket(decided_at, span.times), 0))::text::xid8 END
     FROM training_cursor, (
-        SELECT extract(epoch FROM min(decided_at)) AS first,
-            extract(epoch FROM max(decided_at)) + 1 AS last FROM events
+        SELECT percentile_disc(array(
+            SELECT n::float8 / {counting.REBASED_IDS}
+            FROM generate_series(1, {counting.REBASED_IDS} - 1) AS n
+        )) WITHIN GROUP (ORDER BY decided_at) AS times
+        FROM events, training_cursor WHERE NOT ({_ACCOUNTED})
     ) AS span
     """,  # noqa: S608 - a number of ours
     "DELETE FROM horizons",
@@ -304,7 +343,7 @@ async def _shown(
 
     Counting them first would take a third of the time of reading them.
     """
-    room = _ROOM * (max_events + 1)
+    room = min(_ROOM * (max_events + 1), _MOST_ROOM)
     if not is_behind:
         asked = (_IMPRESSIONS, start, upper, max_events + 1)
         all_of_them = await copying.impressions_unless_more(

@@ -106,9 +106,11 @@ ON CONFLICT (hour, ad_id, placement, snapshot_id) DO UPDATE SET
     spend_thousandths = known.spend_thousandths + excluded.spend_thousandths
 """
 
+# Not now(): events that came between the beginning and the first look were counted as well, and the
+# time is what tells them from those of another cluster after a restore.
 _MOVE = """
 UPDATE statistics_cursor SET xid = $2, complete_until = $3, pending_xid = $4, pending_at = $5,
-    moved_at = now()
+    moved_at = clock_timestamp()
 WHERE xid = $1
 """
 

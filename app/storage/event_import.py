@@ -25,6 +25,19 @@ Lay = Callable[[Erased, Sequence[int]], AsyncIterable[bytes]]
 _DAY_S = 3600.0
 _OWN_ID = "SELECT pg_current_xact_id()"
 
+# After a restore to an earlier time the timeline is another: what was imported since is not there.
+_IDENTITY = """
+SELECT concat_ws('/', system_identifier, timeline_id, pg_database.oid, datname)
+FROM pg_control_system(), pg_control_checkpoint(), pg_database
+WHERE datname = current_database()
+"""
+
+
+async def identity(database: Database) -> str:
+    """What tells this database from any other, of whatever server. Raises `DatabaseUnavailable`."""
+    async with database.session() as connection:
+        return str(await connection.fetchval(_IDENTITY))
+
 
 async def import_day(
     database: Database, day: date, columns: Sequence[str], lay: Lay, pieces: int = 1

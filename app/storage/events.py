@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
 import asyncpg
@@ -66,8 +66,11 @@ FROM unnest($1::timestamptz[], $2::uuid[], $3::smallint[], $4::text[])
     AS given (decided_at, decision_id, slot, rule)
 WHERE events.decided_at = given.decided_at AND events.decision_id = given.decision_id
     AND events.slot = given.slot AND events.quarantined_by IS NULL
-    AND (type = 'click'
-        OR (type = 'impression' AND received_at > now() - make_interval(secs => $5)))
+    AND (type = 'click' OR (type = 'impression' AND received_at > (
+        SELECT now() - make_interval(secs => least($5, coalesce(window_s, $5)) - $6)
+        FROM training_cursor)))
+    AND (SELECT system_identifier FROM training_cursor)
+        = (SELECT system_identifier FROM pg_control_system())
 RETURNING events.*)
 INSERT INTO set_aside (stored_xid, decided_at, ad_id, placement, snapshot_id, catalog_version,
     type, price_micros, value_micros)
@@ -108,7 +111,7 @@ class EventWriter:
         told_erased: Callable[[], object] = lambda: None,
     ) -> None:
         self._database, self._buffer = database, buffer
-        self._unlearned_s = window_s - _MARGIN_S
+        self._window_s = window_s
         self._linger_s, self._timeout_s = linger_s, timeout_s
         self._waiting = 0
         self._requests: list[_Request] = []
@@ -249,7 +252,7 @@ class EventWriter:
             [event.decision_id for event in flagged],
             [event.slot for event in flagged],
             [event.quarantined_by for event in flagged],
-            self._unlearned_s,
+            *(self._window_s, _MARGIN_S),
         )
 
     def _rows(self, events: list[Event], outcomes: list[Outcome]) -> list[bytes]:
@@ -285,8 +288,10 @@ class EventWriter:
         if needed <= self._days:
             return
         present = await partitions.days(connection)
-        newest = max(present, default=date.min)
-        new = [day for day in map(partitions.day_numbered, needed) if day > newest]
+        # Older days that are missing were dropped. An import may have made days far ahead.
+        newest = min(max(present, default=date.min), datetime.now(UTC).date() - timedelta(1))
+        missing = {partitions.day_numbered(number) for number in needed} - present
+        new = sorted(day for day in missing if day > newest)
         if new:
             await partitions.create(connection, new)
         self._days = {partitions.number_of(day) for day in present.union(new)}

@@ -28,6 +28,8 @@ from app.storage.tables import promotions, snapshots
 from models.snapshot import Manifest
 
 _ACTOR = "training"
+_ROLLBACKS_KEPT = 3
+"""Who goes back once may have to go back again: the one before may have the same fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,14 @@ class Promotion:
     reason: str
     actor: str
     promoted_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Top:
+    """What would be served once the promotions above `promotion_id` are taken off."""
+
+    promotion_id: int
+    snapshot_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +161,23 @@ async def promote(
         return await _audited(connection, "promote", actor, before)
 
 
-async def rollback(database: Database, actor: str, now_ms: int, reason: str = "") -> Serving:
+async def rollback(
+    database: Database,
+    actor: str,
+    now_ms: int,
+    reason: str = "",
+    expected_id: UUID | None = None,
+) -> Serving:
     """Serve what was served before the present snapshot and pin it.
 
     The next training starts from it; the cursor stays, so what the present snapshot learned from
-    is not learned again. A canary that runs is over. Raises `Conflict` when there is nothing to go
-    back to.
+    is not learned again. A canary that runs is over. `expected_id`: what the caller wants to get
+    away from. Raises `Conflict` when another one serves, or there is nothing to go back to.
     """
     async with database.begin() as connection:
         await served.lock(connection)
         before = await served.current(connection)
+        _check_serves(before, expected_id)
         target = None if before is None else await served.below(connection, before)
         if target is None:
             limit = "no earlier snapshot was served that still exists"
@@ -170,6 +187,15 @@ async def rollback(database: Database, actor: str, now_ms: int, reason: str = ""
         )
         await served.note(connection, "rollback", target.snapshot_id, actor, reason)
         return await _audited(connection, "rollback", actor, before)
+
+
+def _check_serves(before: Any, expected_id: UUID | None) -> None:
+    """A second rollback for one fault, or one after a promotion, would take off a good one."""
+    if expected_id is None or (before is not None and before.snapshot_id == expected_id):
+        return
+    serves = "no snapshot" if before is None else f"snapshot {before.snapshot_id}"
+    remedy = "Look at what serves; go back from that, or leave it."
+    raise Conflict("serving", str(expected_id), f"{serves} serves now", remedy)
 
 
 async def pin(database: Database, actor: str, reason: str = "") -> Serving:
@@ -237,24 +263,45 @@ async def list_promotions(database: Database, limit: int) -> list[Promotion]:
 async def expire_snapshots(database: Database, keep: int, now_ms: int) -> list[UUID]:
     """Mark all but the newest `keep` snapshots and those in use; returns their ids.
 
-    In use are the served one, pinned or not, the head, and the snapshots of every canary and shadow
-    that runs, with the incumbents that they are compared with. Marked ones cannot be promoted any
-    more, so their folders may be deleted afterwards; ids that were marked earlier are returned
-    again, in case the deletion did not finish.
+    Refused ones never serve, so they are counted by themselves. In use are the served one, pinned
+    or not, the head, where the next rollbacks would go, and the snapshots of every canary and
+    shadow that runs, with the incumbents that they are compared with. Marked ones cannot be
+    promoted any more, so their folders may be deleted afterwards; ids that were marked earlier are
+    returned again, in case the deletion did not finish.
     """
-    newest = sa.select(snapshots.c.id).order_by(snapshots.c.id.desc()).limit(keep)
+    refused = snapshots.c.verdict == "refused"
+    newest = [_newest(kind, keep) for kind in (refused, ~refused)]
     in_use = [sa.select(tables.serving.c[name]) for name in ("snapshot_id", "head_id")]
     compared = [
         sa.select(tables.comparisons.c[name]).where(tables.comparisons.c.ended_at.is_(None))
         for name in ("snapshot_id", "incumbent_id")
     ]
-    old = sa.and_(*(snapshots.c.id.not_in(kept) for kept in (newest, *in_use, *compared)))
-    update = snapshots.update().where(old & snapshots.c.expired_at.is_(None))
     async with database.begin() as connection:
         await served.lock(connection)
-        await connection.execute(update.values(expired_at=at(now_ms)))
+        targets = await _rollback_targets(connection)
+        old = sa.and_(
+            snapshots.c.expired_at.is_(None),
+            snapshots.c.id.not_in(targets),
+            *(snapshots.c.id.not_in(kept) for kept in (*newest, *in_use, *compared)),
+        )
+        await connection.execute(snapshots.update().where(old).values(expired_at=at(now_ms)))
         expired = sa.select(snapshots.c.id).where(snapshots.c.expired_at.is_not(None))
         return list(await connection.scalars(expired))
+
+
+def _newest(kind: sa.ColumnElement[bool], keep: int) -> sa.Select[tuple[UUID]]:
+    return sa.select(snapshots.c.id).where(kind).order_by(snapshots.c.id.desc()).limit(keep)
+
+
+async def _rollback_targets(connection: AsyncConnection) -> list[UUID]:
+    """Where the next rollbacks in a row would go, found as they find it."""
+    targets: list[UUID] = []
+    top = await served.current(connection)
+    while top is not None and len(targets) < _ROLLBACKS_KEPT:
+        row = await served.below(connection, top)
+        top = None if row is None else _Top(row.id, row.snapshot_id)
+        targets += [] if top is None else [top.snapshot_id]
+    return targets
 
 
 async def _insert(connection: AsyncConnection, manifest: Manifest) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from urllib.parse import quote
 from uuid import UUID
 
+from nicegui import ui
+
 from app.storage.comparisons import Comparison
+from app.storage.errors import StorageError
 from jobs.dashboard.calls import Answer
 from jobs.dashboard.confirming import Question, ask
 from jobs.dashboard.frame import Page
-from jobs.dashboard.units import bid, count, percent, short
+from jobs.dashboard.served import stack_top
+from jobs.dashboard.units import count, exact_bid, percent, short
 
 
 def _put(
@@ -24,18 +28,26 @@ def _put(
     ask(page, question, make)
 
 
-def roll_back(page: Page) -> None:
-    """Serve what served before, pinned."""
+async def roll_back(page: Page) -> None:
+    """Serve what served before, pinned; not if another one serves by then than was named."""
+    try:
+        now, before = await stack_top(page.desk.database)
+    except StorageError as error:
+        ui.notify(f"The database does not answer: {error}", type="warning")
+        return
+    if now is None or before is None:
+        ui.notify("There is no earlier snapshot to go back to that still exists.", type="warning")
+        return
     question = Question(
         "Roll back?",
-        "Every worker goes back to the snapshot that served before this one, and it is pinned:"
-        " new snapshots wait until you let them serve again. Training goes on from it.",
+        f"Snapshot `{short(now)}` serves. Every worker goes back to `{short(before)}`, and it is"
+        " pinned: new snapshots wait until you let them serve again. Training goes on from it.",
         "Roll back",
-        "The earlier snapshot serves, pinned.",
+        f"Snapshot {short(before)} serves, pinned.",
         is_grave=True,
         asks_why=True,
     )
-    _put(page, question, "POST", "/v1/snapshots/rollback", {})
+    _put(page, question, "POST", "/v1/snapshots/rollback", {"serving": str(now)})
 
 
 def unpin(page: Page) -> None:
@@ -153,9 +165,9 @@ def set_bid(page: Page, ad_id: int, micros: int, kind: str, before: int) -> None
     """Change an ad's bid."""
     question = Question(
         f"Change the bid of ad {ad_id}?",
-        f"From {bid(before, kind)} to {bid(micros, kind)}.",
+        f"From {exact_bid(before, kind)} to {exact_bid(micros, kind)}.",
         "Change the bid",
-        f"Ad {ad_id} bids {bid(micros, kind)}.",
+        f"Ad {ad_id} bids {exact_bid(micros, kind)}.",
     )
     _put(page, question, "PATCH", f"/v1/ads/{ad_id}", {"bid_micros": micros})
 

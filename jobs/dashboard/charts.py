@@ -11,7 +11,7 @@ from typing import Any
 
 from nicegui import ui
 
-from jobs.dashboard.parts import prose
+from jobs.dashboard.parts import box, prose
 from jobs.dashboard.style import FONT
 
 Options = dict[str, Any]
@@ -49,12 +49,21 @@ class Chart:
     """
 
     def __init__(self, label: str, kind: str = "", none: str = _NOTHING) -> None:
-        self._label = label
-        self._none = prose(none, "empty")
+        self._label, self._why = label, ""
+        self._none = box("empty")
+        self.explain(none)
         self._element = ui.echart({}, renderer="svg").classes(f"chart {kind}")
         self._element.props["role"] = "img"
         self._element.props["aria-label"] = label
         self._shown: Options | None = None
+
+    def explain(self, none: str) -> None:
+        """What stands there while there is nothing to draw."""
+        if none != self._why:
+            self._why = none
+            self._none.clear()
+            with self._none:
+                prose(none)
 
     def show(self, options: Options, told: str = "") -> None:
         """Draw, if anything has changed; `told`: the newest value in words."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from app.storage.comparisons import Comparison
 from jobs.dashboard.changing import end_comparison
 from jobs.dashboard.frame import Page
-from jobs.dashboard.parts import Button, Text, box, empty, link, pill
-from jobs.dashboard.tables import Column, table
+from jobs.dashboard.parts import Button, Follower, Text, box, empty, link, pill
+from jobs.dashboard.tables import Column, Table
 from jobs.dashboard.units import NONE, ago, count, decimal, figures, money, percent, short
 from models.comparison import Judgement, Side, difference, sides
 from models.snapshot import Check
 
 _SHOWN = 4
+_NONE_YET = (
+    "No canary and no shadow has run. Open a snapshot that passed the gate: as a canary it answers"
+    " a share of the requests, as a shadow it is only measured."
+)
 _RESULTS = {
     "wait": ("too early to tell", ""),
     "promote": ("good enough to serve", "good"),
@@ -23,20 +27,35 @@ _RESULTS = {
 _OUTCOMES = {"promoted": "good", "rolled_back": "bad"}
 
 
-def show_comparisons(page: Page, found: Sequence[Comparison]) -> None:
-    """The newest comparisons, those that run first."""
-    if not found:
-        empty(
-            "No canary and no shadow has run. Open a snapshot that passed the gate: as a canary it"
-            " answers a share of the requests, as a shadow it is only measured."
-        )
-        return
-    ordered = sorted(found, key=lambda one: (one.ended_ms is not None, -one.id))
-    for one in ordered[:_SHOWN]:
-        _comparison(page, one)
+def show_comparisons(page: Page) -> None:
+    """The newest comparisons, those that run first; what is measured changes in its place."""
+    follower = Follower()
+
+    def build(shown: list[tuple[int, bool, bool]]) -> None:
+        follower.clear()
+        if not shown:
+            empty(_NONE_YET)
+        for one in _newest(page):
+            _comparison(page, one, follower)
+
+    page.follower.place(lambda: [_shape(one) for one in _newest(page)], build)
+    page.follower.add(follower.refresh)
 
 
-def _comparison(page: Page, one: Comparison) -> None:
+def _newest(page: Page) -> list[Comparison]:
+    found = page.picture.comparisons
+    return sorted(found, key=lambda one: (one.ended_ms is not None, -one.id))[:_SHOWN]
+
+
+def _shape(one: Comparison) -> tuple[int, bool, bool]:
+    """With what it is built anew; not with its figures, or its button would go while pressed."""
+    return one.id, one.ended_ms is None, one.judgement is None
+
+
+def _comparison(page: Page, one: Comparison, follower: Follower) -> None:
+    def now() -> Comparison:
+        return next((other for other in page.picture.comparisons if other.id == one.id), one)
+
     with box("compared"):
         with box("acts"):
             pill(one.kind, "blue")
@@ -47,10 +66,15 @@ def _comparison(page: Page, one: Comparison) -> None:
             else:
                 kind = _OUTCOMES.get(one.outcome or "", "")
                 pill((one.outcome or "ended").replace("_", " "), kind)
-        Text(_when(page, one), "small soft", tag="p")
-        _sides(one)
+        when = Text("", "small soft", tag="p")
+        follower.add(lambda: _tell(when, _when(page, now())))
+        _sides(now, follower)
         if one.judgement is not None:
-            _judgement(one.judgement)
+            _judgement(lambda: now().judgement or one.judgement, follower)
+
+
+def _tell(place: Text, text: str) -> None:
+    place.set_text(text)
 
 
 def _beside(one: Comparison) -> str:
@@ -68,8 +92,7 @@ def _when(page: Page, one: Comparison) -> str:
     return told
 
 
-def _sides(one: Comparison) -> None:
-    candidate, incumbent = sides(one.sums, shadow=one.kind == "shadow")
+def _sides(now: Callable[[], Comparison], follower: Follower) -> None:
     columns: list[Column[tuple[str, Side]]] = [
         Column("", lambda row: row[0]),
         Column("impressions", lambda row: count(row[1].impressions), is_number=True),
@@ -78,23 +101,32 @@ def _sides(one: Comparison) -> None:
         Column("calibration", lambda row: decimal(row[1].calibration), is_number=True),
         Column("spend", lambda row: money(row[1].spend_micros), is_number=True),
     ]
-    table(columns, [("candidate", candidate), ("incumbent", incumbent)], "Both sides")
+    both = Table(columns, "Both sides", key=lambda row: row[0])
+    told = Text("", "small soft", tag="p")
+
+    def refresh() -> None:
+        one = now()
+        found = sides(one.sums, shadow=one.kind == "shadow")
+        both.show(list(zip(("candidate", "incumbent"), found, strict=True)))
+        told.set_text(_difference(one))
+
+    follower.add(refresh)
+
+
+def _difference(one: Comparison) -> str:
     mean, error = difference(one.sums)
     is_known = math.isfinite(mean) and math.isfinite(error)
     told = f"{mean:+.5f} ± {error:.5f}" if is_known else NONE
-    Text(
+    return (
         f"Candidate's log loss less the incumbent's, on the same impressions: {told}. Below 0 the"
-        " candidate is better.",
-        "small soft",
-        tag="p",
+        " candidate is better."
     )
 
 
-def _judgement(judgement: Judgement) -> None:
-    text, kind = _RESULTS[judgement.result]
+def _judgement(now: Callable[[], Judgement | None], follower: Follower) -> None:
     with box("acts"):
-        pill(text, kind)
-        Text("; ".join(judgement.reasons), "small soft", tag="span")
+        follower.place(lambda: _result(now()), lambda found: pill(*found))
+        reasons = Text("", "small soft", tag="span")
     columns: list[Column[Check]] = [
         Column("check", lambda check: check.name.replace("_", " ")),
         Column("", _passed),
@@ -103,7 +135,19 @@ def _judgement(judgement: Judgement) -> None:
     ]
     with box(tag="details"):
         Text("Checks of the rule", "small soft", tag="summary")
-        table(columns, judgement.checks, "Checks of the rule")
+        checks = Table(columns, "Checks of the rule", key=lambda check: check.name)
+
+    def refresh() -> None:
+        judgement = now()
+        if judgement is not None:
+            reasons.set_text("; ".join(judgement.reasons))
+            checks.show(judgement.checks)
+
+    follower.add(refresh)
+
+
+def _result(judgement: Judgement | None) -> tuple[str, str]:
+    return ("", "") if judgement is None else _RESULTS[judgement.result]
 
 
 def _passed(check: Check) -> None:

@@ -12,6 +12,7 @@ from nicegui.element import Element
 from app.settings import Settings
 from app.storage.engine import Database
 from jobs.dashboard.calls import Calls
+from jobs.dashboard.guard import login_for
 from jobs.dashboard.parts import Button, Follower, Text, attribute, box, link, prose
 from jobs.dashboard.readings import Picture, Readings
 from jobs.dashboard.sessions import Session, Sessions
@@ -147,11 +148,13 @@ def _banners(page: Page) -> None:
 
 def _follow(page: Page) -> None:
     """Look for news every second, until the session ends."""
+    request = ui.context.client.request
+    login = "/login" if request is None else login_for(request.url.path, request.url.query)
 
     def look() -> None:
         if not page.is_live:
             timer.deactivate()
-            ui.navigate.to("/login")
+            ui.navigate.to(login)
             return
         page.follower.refresh()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from http.cookies import CookieError, SimpleCookie
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -73,8 +74,16 @@ def _refusal(scope: Scope) -> Response | None:
     if path in PUBLIC or scope["state"]["session"] is not None:
         return None
     if method in _SAFE and "text/html" in headers.get("accept", ""):
-        return RedirectResponse("/login", 303)
+        return RedirectResponse(
+            login_for(path, scope.get("query_string", b"").decode("latin-1")), 303
+        )
     return PlainTextResponse("Log in at /login first.", 401)
+
+
+def login_for(path: str, query: str = "") -> str:
+    """Where to log in for a page: the login leads there afterwards."""
+    wanted = f"{path}?{query}" if query else path
+    return "/login" if wanted == "/" else f"/login?next={quote(wanted, safe='')}"
 
 
 def _is_same_origin(headers: Headers) -> bool:

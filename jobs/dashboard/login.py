@@ -51,36 +51,37 @@ class Login:
         ]
 
     async def _form(self, request: Request) -> Response:
+        wanted = inside(request.query_params.get("next", ""))
         if request.state.session is not None:
-            return RedirectResponse("/", 303)
-        return self._page(request)
+            return RedirectResponse(wanted, 303)
+        return self._page(request, wanted=wanted)
 
     async def _enter(self, request: Request) -> Response:
         form = await _fields(request)
         if form is None or not self._is_own_form(request, form):
             return self._page(request, "This form was too old or not ours. Try again.", 403)
         address = "" if request.client is None else request.client.host
-        wait_s = self._attempts.wait_s(address)
+        wanted, wait_s = inside(form.get("next", "")), math.ceil(self._attempts.wait_s(address))
         if wait_s > 0:
-            text = f"Too many wrong keys. Wait {math.ceil(wait_s)} s, then try again."
-            page = self._page(request, text, 429)
-            page.headers["Retry-After"] = str(math.ceil(wait_s))
+            text = f"Too many wrong keys. Wait {wait_s} s, then try again."
+            page = self._page(request, text, 429, wanted)
+            page.headers["Retry-After"] = str(wait_s)
             return page
-        return await self._admitted(request, form.get("key", ""), address)
+        return await self._admitted(request, form.get("key", ""), address, wanted)
 
-    async def _admitted(self, request: Request, secret: str, address: str) -> Response:
+    async def _admitted(self, request: Request, secret: str, address: str, wanted: str) -> Response:
         try:
             key = await _admin_key(self._database, secret)
         except StorageError as error:
             text = f"The database does not answer, so no key can be checked: {error}"
-            return self._page(request, text, 503)
+            return self._page(request, text, 503, wanted)
         if key is None:
             self._attempts.fail(address)
             _log.warning("login_refused", address=address)
-            return self._page(request, _WRONG, 401)
+            return self._page(request, _WRONG, 401, wanted)
         session = self._sessions.open(key.id, key.name, secret)
         _log.info("logged_in", key=str(key.id), address=address)
-        answer = RedirectResponse("/", 303)
+        answer = RedirectResponse(wanted, 303)
         _set(answer, request, COOKIE, self._sessions.cookie(session), None)
         answer.delete_cookie(_FORM_COOKIE)
         return answer
@@ -101,11 +102,27 @@ class Login:
         nonce = request.cookies.get(_FORM_COOKIE, "")
         return bool(nonce) and self._sessions.signed(nonce, form.get("csrf", ""))
 
-    def _page(self, request: Request, fault: str = "", status: int = 200) -> Response:
+    def _page(
+        self, request: Request, fault: str = "", status: int = 200, wanted: str = "/"
+    ) -> Response:
         nonce = secrets.token_urlsafe(24)
-        page = HTMLResponse(_markup(self._sessions.sign(nonce), fault), status)
+        page = HTMLResponse(_markup(self._sessions.sign(nonce), fault, wanted), status)
         _set(page, request, _FORM_COOKIE, nonce, _FORM_S)
         return page
+
+
+def inside(wanted: str) -> str:
+    """The page to go to after the login: one of ours, or the overview. Never another site."""
+    is_ours = wanted.startswith("/") and not wanted.startswith(("//", "/login", "/logout"))
+    is_plain = "\\" not in wanted and wanted.isprintable()
+    return wanted if is_ours and is_plain else "/"
+
+
+def no_such_page() -> Response:
+    """What stands where there is nothing, with a way back."""
+    told = "There is no such page here. Ads and snapshots are found on the pages of that name."
+    form = f'<form method="get" action="/"><p>{told}</p><button>To the overview</button></form>'
+    return HTMLResponse(_document("No such page", form), 404)
 
 
 async def _alive(_request: Request) -> Response:
@@ -141,23 +158,29 @@ def _set(answer: Response, request: Request, name: str, value: str, age_s: int |
     )
 
 
-def _markup(csrf: str, fault: str) -> str:
-    told = f'<p class="fault" role="alert">{_code(fault)}</p>' if fault else ""
+def _document(title: str, form: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Log in · Adscent</title><style>{LOGIN_STYLE}</style></head><body><main>"
-        "<h1>Adscent</h1>"
+        f"<title>{title} · Adscent</title><style>{LOGIN_STYLE}</style></head><body><main>"
+        f"<h1>Adscent</h1>{form}</main></body></html>"
+    )
+
+
+def _markup(csrf: str, fault: str, wanted: str) -> str:
+    told = f'<p class="fault" role="alert">{_code(fault)}</p>' if fault else ""
+    return _document(
+        "Log in",
         '<form method="post" action="/login"><p>Log in with an API key that has the scope'
         " <code>admin</code>. What you change here is recorded under its name.</p>"
         f'<input type="hidden" name="csrf" value="{escape(csrf)}">'
+        f'<input type="hidden" name="next" value="{escape(wanted)}">'
         '<input type="text" autocomplete="username" value="adscent" hidden>'
         '<label for="key">API key</label>'
         '<input id="key" name="key" type="password" autocomplete="current-password" required'
         f' autofocus placeholder="adscent_…">{told}<button>Log in</button>'
         "<details><summary>I have no key</summary><p>On the server:"
-        " <code>adscent keys create me --scope admin</code></p></details></form></main>"
-        "</body></html>"
+        " <code>adscent keys create me --scope admin</code></p></details></form>",
     )
 
 

@@ -177,6 +177,10 @@ class Follower:
 
         self.add(refresh)
 
+    def clear(self) -> None:
+        """Follow nothing any more: the parts are gone."""
+        self._parts.clear()
+
     def refresh(self) -> None:
         """Look whether there is news."""
         for part in self._parts:

@@ -11,7 +11,11 @@ from contextlib import asynccontextmanager, suppress
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from nicegui import app as pages_app
 from nicegui import ui
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from app import logs
@@ -23,7 +27,7 @@ from jobs.dashboard.attempts import Attempts
 from jobs.dashboard.calls import Calls
 from jobs.dashboard.frame import Desk
 from jobs.dashboard.guard import Guard
-from jobs.dashboard.login import Login
+from jobs.dashboard.login import Login, no_such_page
 from jobs.dashboard.pages import ad, ads, events, model, overview, retrains, snapshot, snapshots
 from jobs.dashboard.readings import Readings
 from jobs.dashboard.sessions import Sessions
@@ -89,7 +93,15 @@ def create_app(settings: Settings, url: str) -> ASGIApp:
         show_welcome_message=False,
         binding_refresh_interval=None,
     )
+    # The pages are routes of NiceGUI's own application, and so are their faults.
+    for fault in (404, RequestValidationError):
+        pages_app.add_exception_handler(fault, _no_such_page)
     return Guard(app, sessions)
+
+
+async def _no_such_page(_request: Request, _error: Exception) -> Response:
+    """For an address that is none, and for `/ads/abc`, whose id is none."""
+    return no_such_page()
 
 
 @asynccontextmanager

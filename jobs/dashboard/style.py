@@ -127,6 +127,7 @@ display:flex;flex-direction:column;gap:.8rem;box-shadow:0 12px 48px #0006}}
 .question .acts{{justify-content:flex-end;margin-top:.3rem}}
 .question ul{{font-size:.88rem;color:var(--soft);max-height:12rem;overflow:auto}}
 .card .acts,.card dl.facts,.parts{{margin-bottom:.45rem}}dl.facts{{margin-top:.45rem}}
+.card .acts .acts{{margin-bottom:0}}
 .feed li{{display:grid;grid-template-columns:5.2rem 1fr;gap:.2rem .9rem;padding:.5rem 0;
 border-bottom:1px solid var(--line);font-size:.92rem}}
 .feed li:last-child{{border-bottom:0}}

@@ -116,18 +116,16 @@ class Growing(Generic[T]):
     def place(self, build: Callable[[Sequence[T]], None]) -> None:
         """Put it here; `build` is given the rows to show, none for an empty list."""
         self._shown = self.step
+        self.follower.place(lambda: self.read()[: self._shown], build)
+        # Beside the list, not in it: that is built anew with every row that comes.
+        more = Button("", self._grow, "more")
 
-        def built(found: tuple[Sequence[T], int]) -> None:
-            rows, count = found
-            build(rows)
-            if count > len(rows):
-                Button(f"Show more of {count}", self._grow, "more")
+        def refresh() -> None:
+            count = len(self.read())
+            more.set_text(f"Show more of {count}")
+            more.set_visibility(count > self._shown)
 
-        self.follower.place(self._cut, built)
-
-    def _cut(self) -> tuple[Sequence[T], int]:
-        rows = self.read()
-        return rows[: self._shown], len(rows)
+        self.follower.add(refresh)
 
     def _grow(self) -> None:
         self._shown += self.step

@@ -21,8 +21,10 @@ def decimal(value: float | None, digits: int = 2) -> str:
 
 
 def figures(value: float | None) -> str:
-    """A number of unknown size, with four significant digits."""
-    return NONE if value is None else f"{value:,.4g}"
+    """A number of unknown size, with four significant digits, large ones whole."""
+    if value is None:
+        return NONE
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:,.4g}"
 
 
 def per_second(value: float | None) -> str:
@@ -40,16 +42,31 @@ def percent(share: float | None, digits: int = 2) -> str:
 
 
 def money(micros: float | None) -> str:
-    """Micros of the account's currency as units of it; more decimals for small amounts."""
+    """Micros of the account's currency as units of it, with two decimals; four for next to none."""
     if micros is None:
         return NONE
     units = micros / _MICROS
-    return f"{units:,.2f}" if abs(units) >= 1 or units == 0 else f"{units:.4f}".rstrip("0")
+    return f"{units:.4f}" if 0 < abs(units) < 0.005 else f"{units:,.2f}"
+
+
+def amount(micros: int) -> str:
+    """Micros to the last digit, for what someone has set: two decimals or as many as there are."""
+    whole, _, decimals = f"{micros / _MICROS:,.6f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0'):0<2}"
 
 
 def bid(micros: int, kind: str) -> str:
     """A bid with what it is for."""
-    return f"{money(micros)} per {'click' if kind == 'cpc' else 'thousand'}"
+    return f"{money(micros)} {_unit(kind)}"
+
+
+def exact_bid(micros: int, kind: str) -> str:
+    """The same to the last digit: where it changes, by however little."""
+    return f"{amount(micros)} {_unit(kind)}"
+
+
+def _unit(kind: str) -> str:
+    return "per click" if kind == "cpc" else "per thousand"
 
 
 def milliseconds(seconds: float | None) -> str:

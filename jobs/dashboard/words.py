@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
 
 from app.storage.snapshots import Promotion
 from jobs.dashboard.readings import Picture
-from jobs.dashboard.units import bid, money, short
+from jobs.dashboard.units import amount, exact_bid, figures, short
 
 VERBS = {
     "put": "set",
@@ -47,11 +47,19 @@ _SERVED_BY = {
     "canary": "passed its canary and is served",
 }
 _MOST = 160
+_LARGE = 1e5
+_FOLDED = {
+    "passed": "snapshots passed the gate and were served, the last one",
+    "refused": "snapshots were refused by the gate, the last one",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change: when, who, what, its details, and where to look; `kind` is its colour."""
+    """One change: when, who, what, its details, and where to look; `kind` is its colour.
+
+    `fold`: with which others that follow each other it becomes one.
+    """
 
     at_ms: int
     who: str
@@ -59,14 +67,30 @@ class Change:
     detail: str
     target: str | None = None
     kind: str = ""
+    fold: str = ""
 
 
 def changes(picture: Picture, limit: int) -> list[Change]:
-    """The newest changes of people and of training, the newest first."""
+    """The newest changes of people and of training, the newest first.
+
+    What training does again and again is one row until something else happens: it comes every few
+    seconds, and would soon have pushed out what someone did.
+    """
     merged = heapq.merge(
         _audited(picture), _trained(picture), key=lambda one: one.at_ms, reverse=True
     )
-    return list(islice(merged, limit))
+    return list(islice(_folded(merged), limit))
+
+
+def _folded(found: Iterable[Change]) -> Iterator[Change]:
+    for fold, group in groupby(found, key=lambda one: one.fold):
+        alike = list(group)
+        if not fold or len(alike) == 1:
+            yield from alike
+            continue
+        newest = alike[0]
+        what = f"{len(alike)} {_FOLDED[fold]} {short((newest.target or '').rpartition('/')[2])}"
+        yield replace(newest, what=what)
 
 
 def _audited(picture: Picture) -> Iterator[Change]:
@@ -93,7 +117,7 @@ def _taken_over(promotions: Iterable[Promotion]) -> Iterator[Change]:
         if one.reason in _SERVED_BY:
             name = f"snapshot {short(one.snapshot_id)} {_SERVED_BY[one.reason]}"
             target = f"/snapshots/{one.snapshot_id}"
-            yield Change(one.promoted_ms, "training", name, "", target, "good")
+            yield Change(one.promoted_ms, "training", name, "", target, "good", "passed")
 
 
 def _refused(picture: Picture) -> Iterator[Change]:
@@ -103,7 +127,9 @@ def _refused(picture: Picture) -> Iterator[Change]:
             reasons = "; ".join(manifest.verdict.reasons)
             what = f"snapshot {short(manifest.id)} was refused by the gate"
             target = f"/snapshots/{manifest.id}"
-            yield Change(manifest.created_ms, "training", what, _cut(reasons), target, "bad")
+            yield Change(
+                manifest.created_ms, "training", what, _cut(reasons), target, "bad", "refused"
+            )
 
 
 def _thing(kind: str, name: str) -> str:
@@ -145,15 +171,15 @@ def _value(key: str, value: object, row: Mapping[str, object]) -> str:
     if value is None:
         return "none"
     if key == "bid_micros" and isinstance(value, int):
-        return bid(value, str(row.get("bid_type", "cpc")))
+        return exact_bid(value, str(row.get("bid_type", "cpc")))
     if key.endswith("_micros") and isinstance(value, int):
-        return money(value)
+        return amount(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
         return " and ".join(map(str, value))
     if isinstance(value, float):
-        return f"{value:,g}"
+        return figures(value) if abs(value) >= _LARGE else f"{value:,g}"
     text = str(value)
     return short(text) if key.endswith("_id") and len(text) == 36 else text
 

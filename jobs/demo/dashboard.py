@@ -1,4 +1,7 @@
-"""The dashboard of a run: started once visitors come, so that it delays nobody's first answer."""
+"""What a person may use of a run: its API, and its dashboard.
+
+The dashboard is started once visitors come, so that it delays nobody's first answer.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,16 @@ _WHO = "you"
 
 
 async def open_dashboard(deployment: Deployment, settings: Settings, story: Story) -> None:
-    """Start `adscent dashboard` and tell its address and a key once it answers.
+    """Tell the API's address with a key, then start `adscent dashboard` and tell its own.
 
     Its port is the setting's, or another one if that is taken.
     """
     now_ms = time.time_ns() // 1_000_000
     _, key = await keys.create_api_key(
-        deployment.database, _WHO, ["score", "admin"], now_ms, "demo"
+        deployment.database, _WHO, ["score", "ingest", "admin"], now_ms, "demo"
     )
+    story.api = (deployment.api, key)
+    story.tell(f"The API is at {deployment.api}. Try: {_call(deployment.api, key)}", "✓")
     port = _port(settings.dashboard_port)
     own = {"ADSCENT_DASHBOARD_HOST": "127.0.0.1", "ADSCENT_DASHBOARD_PORT": str(port)}
     log = deployment.home / "logs" / "dashboard.log"
@@ -39,6 +44,13 @@ async def open_dashboard(deployment: Deployment, settings: Settings, story: Stor
     if await _answers(address):
         story.dashboard = (address, key)
         story.tell(f"The dashboard is at {address}; its key for this run is {key}", "✓")
+
+
+def _call(address: str, key: str) -> str:
+    """A request to paste into a shell."""
+    body = '{"user":{},"slots":3}'
+    headers = f"-H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"
+    return f"curl -s {address}/v1/decisions {headers} -d '{body}'"
 
 
 async def _answers(address: str) -> bool:

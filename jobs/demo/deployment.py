@@ -36,7 +36,8 @@ _ACTOR = "demo"
 class Deployment:
     """What runs, and the keys to it.
 
-    `visitors_key` is good for decisions and events, `admin_key` for scores and administration.
+    `visitors_key` is good for decisions and events, `admin_key` for scores and administration;
+    `actor`: what the history calls whoever acts with the latter.
     """
 
     home: Path
@@ -46,6 +47,12 @@ class Deployment:
     admin_key: str
     environment: dict[str, str]
     parts: list[Child]
+    actor: str
+
+    @property
+    def api(self) -> str:
+        """Where `adscent serve` answers."""
+        return f"http://127.0.0.1:{self.port}"
 
     async def workers(self) -> list[Worker]:
         """The serving processes that are alive, with what each of them has applied."""
@@ -141,7 +148,9 @@ async def _deployment(home: Path, database: Database, url: str) -> Deployment:
     admin = await keys.create_api_key(database, "stage", ["score", "admin"], now_ms, _ACTOR)
     ports = free_ports(3)
     environment = _environment(home, url, ports)
-    return Deployment(home, database, ports[0], visitors[1], admin[1], environment, [])
+    return Deployment(
+        home, database, ports[0], visitors[1], admin[1], environment, [], f"key:{admin[0]}"
+    )
 
 
 def _environment(home: Path, url: str, ports: list[int]) -> dict[str, str]:

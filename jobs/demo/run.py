@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from app import settings
-from app.storage import snapshots
+from app.storage import serving_history, snapshots
 from jobs.demo import summary
 from jobs.demo.acts import Acts
 from jobs.demo.admin import Admin
@@ -39,6 +39,7 @@ _FIRST_ANSWER_S = 60.0
 _FRAME_S = 0.25
 _PROGRESS_S = 5.0
 _PROMOTIONS = 100_000
+_OF_ITSELF = ("training", "canary")
 _INTERRUPTED = 130
 
 
@@ -143,6 +144,10 @@ class _Demo:
             f"Visitors come, see {SLOTS} ads each and click by odds that only the market knows."
             f" Every {RETRAIN_EVERY_S:.0f} s a new model learns from what they did."
         )
+        self.story.tell(
+            f"This ends {self.exit_after_s:.0f} s after the command, or with Ctrl-C;"
+            " `--exit-after 900` keeps it for exploring."
+        )
 
     async def _until_the_end(self, acts: Acts, deployment: Deployment, visitors: Child) -> None:
         """Play until the last act is over, someone has seen enough, or a process ends."""
@@ -202,10 +207,17 @@ class _Demo:
             models=self.models,
             findings=acts.findings,
             promoted=sum(one.reason == "training" for one in promotions),
+            by_hand=await _by_hand(deployment),
             norm_ratio=await asyncio.to_thread(
                 _norm_ratio, deployment, list(self.ledger.snapshots)
             ),
         )
+
+
+async def _by_hand(deployment: Deployment) -> int:
+    """How often someone else than the stage and training has changed what answers."""
+    found = await serving_history.between(deployment.database, limit=_PROMOTIONS)
+    return sum(one.actor not in (deployment.actor, *_OF_ITSELF) for one in found)
 
 
 def _norm_ratio(deployment: Deployment, served: list[str]) -> float:

@@ -29,13 +29,14 @@ class Line:
 class Story:
     """The lines told so far; `heard` is called with each new one.
 
-    It begins at `start_s` of the monotonic clock. `dashboard`: its address and a key, once it
-    answers.
+    It begins at `start_s` of the monotonic clock. `api`, `dashboard`: the address and a key of
+    each, once there is one to use.
     """
 
     def __init__(self, start_s: float) -> None:
         self.lines: list[Line] = []
         self.heard: Callable[[Line], None] = lambda _: None
+        self.api: tuple[str, str] | None = None
         self.dashboard: tuple[str, str] | None = None
         self._start_s = start_s
 

@@ -19,6 +19,9 @@ from jobs.demo.stage import Models
 _TOLERANCE = 1e-5
 _LAST = 1 / 3
 _STATES = {True: "kept", False: "BROKEN", None: "not reached"}
+_HOLDS = "A rollback holds on all workers, and stays"
+_TAKE_OVER = "New snapshots take over while requests go on"
+_CHANGED = "changed by hand: not judged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class Seen:
     """All that is known when the run has ended.
 
     `norm_ratio`: largest norm over its radius in the files of the served snapshots; `promoted`: how
-    many trained snapshots were served; `first_answer_s`: from the command to the first answer.
+    many trained snapshots were served; `first_answer_s`: from the command to the first answer;
+    `by_hand`: how often a person has changed which snapshot answers.
     """
 
     seed: int
@@ -38,10 +42,11 @@ class Seen:
     findings: Findings
     promoted: int
     norm_ratio: float
+    by_hand: int = 0
 
 
 class Promise(msgspec.Struct, frozen=True):
-    """What was promised, what was seen; `kept` is None for what an early end left out."""
+    """What was promised, what was seen; `kept` is None for what was not reached or not judged."""
 
     promise: str
     seen: str
@@ -79,9 +84,18 @@ def promises(seen: Seen) -> list[Promise]:
             findings.ended is None,
         ),
     ]
-    if seen.was_interrupted:
-        return found
-    return [_unshown_is_broken(promise) for promise in found]
+    if not seen.was_interrupted:
+        found = [_unshown_is_broken(promise) for promise in found]
+    return [_not_judged(promise) if _is_of_people(promise, seen) else promise for promise in found]
+
+
+def _is_of_people(promise: Promise, seen: Seen) -> bool:
+    """Whoever promotes, pins or rolls back by hand decides what serves from then on."""
+    return seen.by_hand > 0 and promise.promise in (_HOLDS, _TAKE_OVER) and promise.kept is False
+
+
+def _not_judged(promise: Promise) -> Promise:
+    return Promise(promise.promise, _CHANGED, None)
 
 
 def _banned(text: str, ban: Ban | None) -> Promise:
@@ -114,7 +128,7 @@ def _of_models(seen: Seen) -> list[Promise]:
             seen.norm_ratio <= 1 + _TOLERANCE,
         ),
         Promise(
-            "New snapshots take over while requests go on",
+            _TAKE_OVER,
             f"{seen.promoted} promoted, {len(seen.models.refused)} refused",
             seen.promoted > 0 or (None if seen.was_interrupted else False),
         ),
@@ -146,7 +160,7 @@ def _of_learning(end: Means, was_interrupted: bool) -> list[Promise]:
 
 
 def _rollback(findings: Findings) -> Promise:
-    text, hold = "A rollback holds on all workers, and stays", findings.rolled_back
+    text, hold = _HOLDS, findings.rolled_back
     if hold is None or not hold.checked:
         return Promise(text, "not reached", None if hold is None else False)
     seen = f"{hold.broken} of {hold.checked:,} decisions used another snapshot"
@@ -162,7 +176,7 @@ def print_summary(console: Console, seen: Seen, found: Sequence[Promise]) -> Non
     table = Table("promise", "what was seen", "", title="What the demo promised", expand=False)
     for one in found:
         style = {True: "green", False: "bold red", None: "yellow"}[one.kept]
-        table.add_row(one.promise, one.seen, f"[{style}]{_STATES[one.kept]}[/]")
+        table.add_row(one.promise, one.seen, f"[{style}]{_state(one)}[/]")
     console.print(table)
     for fault in (*seen.ledger.faults, *seen.findings.faults):
         console.print(f"fault: {fault}", style="red", markup=False, highlight=False)
@@ -174,6 +188,10 @@ def print_summary(console: Console, seen: Seen, found: Sequence[Promise]) -> Non
         f" {seen.ledger.clicks:,} clicks.",
         highlight=False,
     )
+
+
+def _state(one: Promise) -> str:
+    return "–" if one.seen == _CHANGED else _STATES[one.kept]
 
 
 def report_of(seen: Seen, found: Sequence[Promise]) -> dict[str, Any]:

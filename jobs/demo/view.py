@@ -43,7 +43,7 @@ class View:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Everything in the height of the terminal."""
-        told = self._dashboard()
+        told = self._doors()
         width, rest = options.max_width, max(console.height - _FIXED_LINES - len(told), 6)
         models = min(max(rest // 3, 3), 12)
         yield Group(
@@ -72,12 +72,13 @@ class View:
             no_wrap=True,
         )
 
-    def _dashboard(self) -> list[Text]:
-        """Where it is and a key to it: on lines of their own, to be copied."""
-        if self.story.dashboard is None:
+    def _doors(self) -> list[Text]:
+        """Where API and dashboard are, and a key to both: on lines of their own, to be copied."""
+        if self.story.api is None:
             return []
-        address, key = self.story.dashboard
-        lines = (f" Dashboard {address}, log in with this key:", f" {key}")
+        address, key = self.story.api
+        where = "" if self.story.dashboard is None else f", dashboard {self.story.dashboard[0]}"
+        lines = (f" API {address}{where}, key to both:", f" {key}")
         return [Text(line, style="cyan", no_wrap=True) for line in lines]
 
     def _gains(self, width: int) -> Table:

@@ -1,15 +1,18 @@
 """A file of events (CSV, Parquet, NDJSON): read and checked by DuckDB, coded for a binary COPY.
 
 DuckDB keeps the file in a temporary database on disk; each distinct value of a feature goes once
-through the encoder that requests go through. Rows that do not fit are reported with their line.
+through the encoder that requests go through. Rows that do not fit are reported with their line
+(`jobs.transfer.sources`).
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
+import re
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +24,23 @@ from jobs.logfile import Dictionary
 from jobs.scratch import Scratch
 from jobs.transfer.copy_rows import Rows, Voids, of_one_length, packed
 from jobs.transfer.mapping import FIELDS, column_map
+from jobs.transfer.row_sql import CHECKS, FIRST_OF_KEY, IDENTIFIED, NUMBERED, REPEATS, TIME, columns
+from jobs.transfer.sources import Rejected, source
 from models.erasure import NOTHING, Erased
 from models.errors import FeatureValueInvalid, LogInvalid
-from models.features import Encoder, Feature, Schema
-from models.types import MAX_ID, Int64s, Ragged
+from models.features import Encoder, Feature, Schema, unpack
+from models.types import Int64s, Ragged
 
 BLOCK = 200_000
 """Rows that are coded at once."""
-
-_UUID = "'[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}'"
-_WHOLE = {
-    "ad_id": (1, MAX_ID),
-    "slot": (0, 32_767),
-    "catalog_version": (0, MAX_ID),
-    "price_micros": (0, MAX_ID),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A row that is not imported: its line, the field at fault, what it says and what is wrong."""
-
-    line: int
-    field: str
-    value: str
-    reason: str
 
 
 class EventFile(Scratch):
     """An opened file. Use it with `with`. Raises `LogInvalid` for one that cannot be read at all.
 
     `clicked` = 1 makes a click beside the impression. A row without `decision_id` gets one from
-    the file's name and its line, so that importing it again changes nothing.
+    what it holds and how many rows before it hold the same, so that importing it again, from
+    wherever, changes nothing.
     """
 
     def __init__(self, path: Path, schema: Schema, mapping: Path | None = None) -> None:
@@ -62,7 +50,7 @@ class EventFile(Scratch):
         self.rejected: list[Rejected] = []
         try:
             self._open(mapping)
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError, EOFError, zlib.error) as error:
             self.close()
             reason = " ".join(str(error).split("Possible fixes")[0].split())[:300]
             remedy = "Give CSV with a header (.csv, .gz), .parquet, or NDJSON (.ndjson, .jsonl)."
@@ -121,26 +109,37 @@ class EventFile(Scratch):
         if not self.path.is_file():
             remedy = "Give the path of a CSV, Parquet or NDJSON file."
             raise LogInvalid("file", str(self.path), "no such file", remedy)
-        source, first = _source(self.path)
-        given = [str(self.path)]
-        described = self._database.execute(f"SELECT * FROM {source} LIMIT 0", given).description  # noqa: S608
-        self._map = column_map(mapping, [str(one[0]) for one in described or ()], self.schema)
+        self._source = source(self._database, self.path)
+        self._map = column_map(mapping, self._source.columns, self.schema)
+        self._read()
+        self._reject_fields()
+        self._encode_features()
+        self._keep()
+
+    def _read(self) -> None:
+        """The rows as the file has them; what is no row of it is left out and listed."""
+        try:
+            self._fill()
+        except duckdb.Error:
+            if not self._source.is_text:
+                raise
+            self._source = self._source.mended(Path(self._folder.name))
+            self._fill()
+
+    def _fill(self) -> None:
         stored = [one for one in self._names() if one in {"decided_at", *self._map.columns}]
         texts = {name: f"{self._text(name)} AS {_quoted(name)}" for name in self._names()}
         fields = ", ".join(texts[name] for name in stored)
         # DuckDB numbers the rows of an unordered window in the order in which it reads them. What
         # is temporary goes to disk where memory is short, but takes no time to be compressed.
         self._database.execute(
-            f"CREATE TEMP TABLE given AS SELECT *, row_number() OVER () + {first - 1} AS line,"  # noqa: S608
-            f" {_TIME} AS time_ms FROM (SELECT {fields} FROM {source})",
-            given,
+            "CREATE TEMP TABLE given AS SELECT *, row_number() OVER () AS line,"  # noqa: S608
+            f" {TIME} AS time_ms FROM (SELECT {fields} FROM {self._source.query})",
+            self._source.given,
         )
         # What the file lacks is the same in every row, and not stored a million times.
         constant = "".join(f", {texts[one]}" for one in self._names() if one not in stored)
         self._database.execute(f"CREATE TEMP VIEW checked AS SELECT *{constant} FROM given")  # noqa: S608
-        self._reject_fields()
-        self._encode_features()
-        self._keep()
 
     def _names(self) -> list[str]:
         has_blob = "features" in self._map.columns
@@ -154,7 +153,8 @@ class EventFile(Scratch):
         feature = next((one for one in self._features if one.full_name == name), None)
         if feature is not None:  # numbers and lists stay what they are for the encoder
             return column
-        return f"coalesce(CAST({column} AS VARCHAR), {_literal(FIELDS[name] or '')})"
+        text = f"{column} ->> '$'" if self._source.is_json else f"CAST({column} AS VARCHAR)"
+        return f"coalesce({text}, {_literal(FIELDS[name] or '')})"
 
     def _reject_fields(self) -> None:
         self._database.execute(
@@ -162,7 +162,7 @@ class EventFile(Scratch):
         )
         told = {name for name, text in self._map.defaults.items() if text != FIELDS.get(name)}
         given = {"decided_at", *self._map.columns, *told}
-        for field, (holds, why) in ((one, _CHECKS[one]) for one in _CHECKS if one in given):
+        for field, (holds, why) in ((one, CHECKS[one]) for one in CHECKS if one in given):
             self._database.execute(
                 f"INSERT INTO bad SELECT line, '{field}', {_quoted(field)}, '{why}' FROM checked"  # noqa: S608
                 f" WHERE ({holds}) IS NOT TRUE"
@@ -172,164 +172,132 @@ class EventFile(Scratch):
         """A dictionary of each feature; rows with a value that the schema refuses are rejected."""
         self._dictionaries: list[Dictionary] = []
         if "features" in self._map.columns:
+            self._reject_packed()
             return
         encoder = Encoder(self.schema)
         for i, feature in enumerate(self._features):
             self._dictionaries.append(self._dictionary(encoder, i, feature))
 
+    def _reject_packed(self) -> None:
+        """Impressions with features that the schema in force would not be able to take apart."""
+        width = len(self._features)
+        head = f"substr(features, 1, {2 * width}) AS head, length(features) AS digits"
+        shapes = self._database.execute(
+            f"SELECT DISTINCT {head} FROM checked WHERE type = 'impression'"  # noqa: S608
+        ).fetchall()
+        self._database.execute("CREATE TEMP TABLE misfit (head VARCHAR, digits BIGINT)")
+        misfits = [one for one in shapes if not self._fits(*one)]
+        if misfits:
+            self._database.executemany("INSERT INTO misfit VALUES ($1, $2)", misfits)
+        self._database.execute(
+            "INSERT INTO bad SELECT line, 'features', features, 'packed under the present schema'"  # noqa: S608
+            f" FROM (SELECT line, type, features, {head} FROM checked) JOIN misfit"
+            " USING (head, digits) WHERE type = 'impression'"
+        )
+
+    def _fits(self, head: str, digits: int) -> bool:
+        """Whether features that begin so and have so many digits are packed under the schema."""
+        if digits % 2 or not re.fullmatch("[0-9a-f]*", head):
+            return False
+        counts = bytes.fromhex(head)
+        try:
+            unpack(self.schema, [counts + bytes(digits // 2 - len(counts))])
+        except FeatureValueInvalid:
+            return False
+        return True
+
     def _dictionary(self, encoder: Encoder, i: int, feature: Feature) -> Dictionary:
         name = _quoted(feature.full_name)
         self._database.execute(
-            f"CREATE TABLE d{i} AS SELECT CAST(row_number() OVER () - 1 AS INTEGER) AS code, value"  # noqa: S608
+            f"CREATE TABLE v{i} AS SELECT CAST(row_number() OVER () - 1 AS INTEGER) AS code, value"  # noqa: S608
             f" FROM (SELECT DISTINCT {name} AS value FROM checked)"
         )
         side = self.schema.user if feature.side == "user" else self.schema.ad
         encode = encoder.encode_user if feature.side == "user" else encoder.encode_ad
-        at, hashes = side.index(feature), []
+        at, hashes = side.index(feature), list[Int64s]()
         for code, (raw,) in enumerate(
-            self._database.execute(f"SELECT value FROM d{i} ORDER BY code").fetchall()  # noqa: S608
+            self._database.execute(f"SELECT value FROM v{i} ORDER BY code").fetchall()  # noqa: S608
         ):
-            value: Any = raw.split("|") if feature.kind == "multi" and isinstance(raw, str) else raw
             try:
-                encoded = encode({feature.name: value})
+                encoded = encode({feature.name: self._value(feature, raw)})
             except FeatureValueInvalid as error:
                 self._reject_value(i, code, feature, error)
                 encoded = encode({})
             hashes.append(encoded.ids[at : len(encoded.ids) - (len(side) - 1 - at)])
         counts = np.array([len(one) for one in hashes], np.int64)
-        return Dictionary(np.concatenate(hashes), np.cumsum(counts) - counts, counts)
+        ids = np.concatenate([np.zeros(0, np.int64), *hashes])
+        made = Dictionary(ids, np.cumsum(counts) - counts, counts)
+        self._mark(i, made)
+        return made
+
+    def _value(self, feature: Feature, raw: Any) -> Any:
+        if self._source.is_json and raw is not None and feature.full_name in self._map.columns:
+            raw = json.loads(raw)
+        return raw.split("|") if feature.kind == "multi" and isinstance(raw, str) else raw
+
+    def _mark(self, i: int, known: Dictionary) -> None:
+        """Give each value a number that stands for it in any file: its hashes, joined by xor."""
+        marks = np.bitwise_xor.reduceat(known.ids, known.starts) if len(known.ids) else known.ids
+        self._database.register("marks", {"code": np.arange(len(marks)), "mark": marks})
+        self._database.execute(
+            f"CREATE TABLE d{i} AS SELECT v{i}.code, value, mark FROM v{i} JOIN marks USING (code)"  # noqa: S608
+        )
+        self._database.unregister("marks")
 
     def _reject_value(
         self, i: int, code: int, feature: Feature, error: FeatureValueInvalid
     ) -> None:
         name = feature.full_name
         self._database.execute(
-            f"INSERT INTO bad SELECT line, $1, CAST(value AS VARCHAR), $2 FROM checked, d{i}"  # noqa: S608
+            f"INSERT INTO bad SELECT line, $1, CAST(value AS VARCHAR), $2 FROM checked, v{i}"  # noqa: S608
             f" WHERE code = {code} AND {_quoted(name)} IS NOT DISTINCT FROM value",
             [name, str(error.limit)],
         )
 
     def _keep(self) -> None:
         """The good rows, with a click beside each impression that was clicked; list the others."""
-        found = self._database.execute(
-            "SELECT line, field, said, why FROM bad"
-            " QUALIFY row_number() OVER (PARTITION BY line) = 1 ORDER BY line"
-        ).fetchall()
-        self.rejected = [Rejected(int(a), b, (c or "")[:80], d) for a, b, c, d in found]
+        self.rejected = self._faults()
         coded = range(len(self._dictionaries))
-        has_ids = "decision_id" in self._map.columns
         joins = "".join(
             f" LEFT JOIN d{i} ON {_quoted(self._features[i].full_name)} IS NOT DISTINCT FROM"
             f" d{i}.value"
             for i in coded
         )
         codes = "".join(f", d{i}.code AS c{i}" for i in coded)
-        columns = _columns(self.path.name, has_ids) + codes
+        mark = reduce(lambda marks, i: f"xor({marks}, d{i}.mark)", coded, "0::BIGINT")
         self._database.execute(
-            f"CREATE TEMP TABLE kept AS SELECT {columns} FROM checked{joins}"  # noqa: S608
-            " WHERE line NOT IN (SELECT line FROM bad)"
+            f"CREATE TEMP TABLE kept AS SELECT {columns(mark if coded else 'features')}{codes}"  # noqa: S608
+            f" FROM checked{joins} WHERE line NOT IN (SELECT line FROM bad)"
         )
         self._database.execute("DROP VIEW checked; DROP TABLE given")
+        self._database.execute(REPEATS)
+        self._database.execute(NUMBERED)
         # Of two rows of one key one is enough: what is built aside has no key to refuse the other.
+        first = FIRST_OF_KEY if "decision_id" in self._map.columns else ""
         self._database.execute(
-            "CREATE TEMP TABLE good AS SELECT * FROM (SELECT * FROM kept UNION ALL"  # noqa: S608
-            " SELECT * REPLACE ('click' AS type) FROM kept WHERE clicked AND type = 'impression')"
-            f"{_FIRST_OF_KEY if has_ids else ''}"
+            f"CREATE TEMP TABLE good AS WITH known AS ({IDENTIFIED})"  # noqa: S608
+            " SELECT * FROM (FROM known UNION ALL SELECT * REPLACE ('click' AS type) FROM known"
+            f" WHERE clicked AND type = 'impression'){first}"
             " ORDER BY day, type, placement, has_value, time_ms"
         )
         self._database.execute("DROP TABLE kept")
+        self._list_segments()
+
+    def _faults(self) -> list[Rejected]:
+        """What is rejected, in the file's order: the first fault of each row, with its line."""
+        found = self._database.execute(
+            "SELECT line, field, said, why FROM bad"
+            " QUALIFY row_number() OVER (PARTITION BY line) = 1 ORDER BY line"
+        ).fetchall()
+        lines = self._source.lines_of(found[-1][0] if found else 0)
+        faults = [Rejected(int(lines[a - 1]), b, (c or "")[:80], d) for a, b, c, d in found]
+        return sorted([*self._source.refused, *faults], key=lambda one: one.line)
+
+    def _list_segments(self) -> None:
         self._segments = self._database.execute(
             "SELECT day, type, placement, min(rowid), count(*) FROM good"
             " GROUP BY day, type, placement, has_value ORDER BY min(rowid)"
         ).fetchall()
-
-
-_FIRST_OF_KEY = """
-QUALIFY row_number() OVER (PARTITION BY time_ms, decision_high, decision_low, slot, type) = 1
-"""
-
-_TIME = """
-CASE WHEN regexp_full_match(decided_at, '[0-9]+(\\.0)?') THEN try_cast(decided_at AS BIGINT)
-ELSE epoch_ms(try_cast(decided_at AS TIMESTAMPTZ)) END
-"""
-
-
-def _whole(field: str, low: int, high: int) -> str:
-    number = f"try_cast({field} AS BIGINT)"
-    digits = f"regexp_full_match({field}, '[0-9]+([.]0)?')"  # some tools make every number a float
-    return f"{digits} AND {number} BETWEEN {low} AND {high}"
-
-
-_CHECKS = {
-    "decided_at": (
-        "time_ms BETWEEN 100000000000 AND 100000000000000",
-        "epoch milliseconds or RFC 3339, after 1973",
-    ),
-    **{
-        field: (_whole(field, low, high), f"a whole number from {low} to {high}")
-        for field, (low, high) in _WHOLE.items()
-    },
-    "type": (
-        "type IN ('impression', 'click', 'conversion', 'close')",
-        "one of impression, click, conversion, close",
-    ),
-    "clicked": ("try_cast(clicked AS DOUBLE) IN (0, 1)", "0 or 1"),
-    "decision_id": (f"decision_id = '' OR regexp_full_match(decision_id, {_UUID})", "a UUID"),
-    "snapshot_id": (f"regexp_full_match(snapshot_id, {_UUID})", "a UUID"),
-    "propensity": (
-        "try_cast(propensity AS DOUBLE) > 0 AND try_cast(propensity AS DOUBLE) <= 1",
-        "above 0, at most 1",
-    ),
-    "placement": ("length(placement) <= 32", "at most 32 characters"),
-    "value_micros": (
-        f"value_micros = '' OR (type = 'conversion' AND {_whole('value_micros', 0, MAX_ID)})",
-        "a whole number, of a conversion alone",
-    ),
-    "features": (
-        "regexp_full_match(features, '([0-9a-f][0-9a-f])*')",
-        "the hexadecimal text of an export",
-    ),
-}
-
-
-def _columns(name: str, has_ids: bool) -> str:
-    own = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
-    given = "replace(decision_id, '-', '')"
-    halves = (f"CAST('{own}' AS UBIGINT)", "CAST(line AS UBIGINT)")
-    if has_ids:
-        halves = (_half_or(given, 1, halves[0]), _half_or(given, 17, halves[1]))
-    return (
-        "epoch_ms(time_ms)::DATE AS day, type, placement, time_ms,"
-        f" {halves[0]} AS decision_high, {halves[1]} AS decision_low,"
-        f" {_half(_SNAPSHOT, 1)} AS snapshot_high, {_half(_SNAPSHOT, 17)} AS snapshot_low,"
-        " slot::SMALLINT AS slot, ad_id::BIGINT AS ad_id,"
-        " catalog_version::BIGINT AS catalog_version, price_micros::BIGINT AS price_micros,"
-        " propensity::DOUBLE AS propensity,"
-        " coalesce(try_cast(nullif(value_micros, '') AS BIGINT), 0) AS value,"
-        " value_micros <> '' AS has_value, clicked::DOUBLE = 1 AS clicked, unhex(features) AS blob"
-    )
-
-
-def _half_or(digits: str, start: int, own: str) -> str:
-    """Half of the id that is given, or of the row's own where none is."""
-    return f"CASE WHEN {digits} = '' THEN {own} ELSE {_half(digits, start)} END"
-
-
-_SNAPSHOT = "replace(snapshot_id, '-', '')"
-
-
-def _half(digits: str, start: int) -> str:
-    """Sixteen of the digits of an id as a number."""
-    return f"CAST('0x' || substr({digits}, {start}, 16) AS UBIGINT)"
-
-
-def _source(path: Path) -> tuple[str, int]:
-    """How DuckDB reads a file, and the line of its first row."""
-    if path.suffix == ".parquet":
-        return "read_parquet($1)", 1
-    if path.suffix in (".ndjson", ".jsonl"):
-        return "read_json($1, format = 'newline_delimited')", 1
-    return "read_csv($1, header = true, all_varchar = true, delim = ',', quote = '\"')", 2
 
 
 def _coded(kind: str, placement: str, block: dict[str, Any]) -> Rows:

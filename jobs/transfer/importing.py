@@ -10,13 +10,14 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from app.storage.engine import Database
-from app.storage.event_import import import_day
+from app.storage.event_import import identity, import_day
 from jobs.transfer.copy_rows import COLUMNS, HEADER, TRAILER, copied
-from jobs.transfer.event_file import EventFile, Rejected
+from jobs.transfer.event_file import EventFile
+from jobs.transfer.ledger import Ledger
+from jobs.transfer.sources import Rejected
 from models.erasure import Erased
 from models.schema import Schema
 
@@ -28,21 +29,17 @@ _PIECE = 500_000
 class Imported:
     """What became of a file: rows with a fault, events written, and those that were there before.
 
-    `skipped`: events of days that an earlier run had finished.
+    `skipped`: events of days that an earlier run had finished. `old`: those written to days before
+    `oldest`, which retention drops. `torn`: the ledger could not be read and counted as none.
     """
 
     written: int
     duplicate: int
     skipped: int
     rejected: Sequence[Rejected]
-
-
-class _Ledger(msgspec.Struct):
-    """The days of one file that are in the database."""
-
-    size: int
-    modified_ns: int
-    days: list[date]
+    old: int = 0
+    oldest: date = date.min
+    torn: Path | None = None
 
 
 async def import_file(
@@ -52,17 +49,19 @@ async def import_file(
     ledgers: Path,
     mapping: Path | None = None,
     told: Callable[[int, int], None] | None = None,
+    oldest: date = date.min,
 ) -> Imported:
     """Import a file; run again after an interruption it goes on with the first unfinished day.
 
     `ledgers`: the folder where it is noted which days are done; `told`: called with the events done
-    and all of them. Raises `LogInvalid`, `ConstraintBroken`, `DatabaseUnavailable`.
+    and all of them; `oldest`: the first day that retention keeps. Raises `LogInvalid`,
+    `ConstraintBroken`, `DatabaseUnavailable`.
     """
     with EventFile(path, schema, mapping) as file:
         days = file.days()
-        ledger, place = _opened(ledgers, path)
+        ledger = Ledger.of(ledgers, await identity(database), path)
         total, done = sum(count for _, count in days), 0
-        written = duplicate = skipped = 0
+        written = duplicate = skipped = old = 0
         for day, count in days:
             if day in ledger.days:
                 skipped += count
@@ -71,18 +70,22 @@ async def import_file(
                 lay = partial(_stream, file, day)
                 new = await import_day(database, day, COLUMNS, lay, pieces)
                 written, duplicate = written + new, duplicate + count - new
-                ledger.days.append(day)
-                place.write_bytes(msgspec.json.encode(ledger))
+                old += new if day < oldest else 0
+                ledger.note(day)
             done += count
             if told is not None:
                 told(done, total)
-        return Imported(written, duplicate, skipped, file.rejected)
+        return Imported(written, duplicate, skipped, file.rejected, old, oldest, ledger.torn)
 
 
-def check_file(path: Path, schema: Schema, mapping: Path | None = None) -> Imported:
+def check_file(
+    path: Path, schema: Schema, mapping: Path | None = None, oldest: date = date.min
+) -> Imported:
     """What an import would write and reject; writes nothing and needs no database."""
     with EventFile(path, schema, mapping) as file:
-        return Imported(sum(count for _, count in file.days()), 0, 0, file.rejected)
+        days = file.days()
+        old = sum(count for day, count in days if day < oldest)
+        return Imported(sum(count for _, count in days), 0, 0, file.rejected, old, oldest)
 
 
 def write_rejected(rejected: Sequence[tuple[Path, Rejected]], path: Path) -> None:
@@ -102,7 +105,7 @@ async def _stream(
     """
     cuts, given = await asyncio.to_thread(file.cuts, day, len(ids)), np.array(ids, np.int64)
     blocks = (
-        copied(replace(rows, xid=given[cuts.searchsorted(rows.time_ms, "right")]))
+        copied(replace(rows, xid=given[cuts.searchsorted(rows.time_ms)]))
         for rows in file.rows(day, erased)
     )
 
@@ -118,16 +121,3 @@ async def _stream(
     finally:
         await asyncio.wait([following])  # its thread reads the file, which is closed after this
     yield TRAILER
-
-
-def _opened(ledgers: Path, path: Path) -> tuple[_Ledger, Path]:
-    """What is noted of this very file; nothing once it has changed."""
-    ledgers.mkdir(parents=True, exist_ok=True)
-    found = path.stat()
-    place = ledgers / f"{path.name}.json"
-    fresh = _Ledger(found.st_size, found.st_mtime_ns, [])
-    if not place.exists():
-        return fresh, place
-    known = msgspec.json.decode(place.read_bytes(), type=_Ledger)
-    is_same = (known.size, known.modified_ns) == (fresh.size, fresh.modified_ns)
-    return (known if is_same else fresh), place

@@ -48,11 +48,12 @@ def test_only_an_admin_key_logs_in(browser: Browser, deployment: Deployment) -> 
             visit.log_in(secret)
             alert = visit.page.get_by_role("alert")
             expect(alert).to_contain_text("adscent keys create")
-        visit.page.goto(f"{visit.base}/ads")
-        expect(visit.page).to_have_url(f"{visit.base}/login")
+        visit.page.goto(f"{visit.base}/ads?q=3")
+        expect(visit.page).to_have_url(f"{visit.base}/login?next=%2Fads%3Fq%3D3")
         assert httpx.get(f"{visit.base}/ads").status_code == 401
-        visit.log_in(deployment.secret("ana"))
-        expect(visit.page).to_have_url(f"{visit.base}/")
+        visit.page.get_by_label("API key").fill(deployment.secret("ana"))
+        visit.press("Log in")
+        expect(visit.page).to_have_url(f"{visit.base}/ads?q=3")
         cookie = next(c for c in visit.context.cookies() if c["name"] == "adscent_dashboard")
         assert cookie["httpOnly"]
         assert cookie["sameSite"] == "Strict"
@@ -124,7 +125,7 @@ def test_a_run_is_asked_for_by_keyboard(visit: Visit, deployment: Deployment) ->
     visit.page.get_by_label("Step size").fill("1000000")
     visit.page.keyboard.press("Enter")
     question = visit.page.get_by_role("alertdialog")
-    expect(question).to_contain_text("step size 1e+06")
+    expect(question).to_contain_text("step size 1,000,000")
     expect(question.get_by_role("button", name="Train")).to_be_focused()
     visit.page.keyboard.press("Enter")
     expect(question).to_contain_text("Asked for")
@@ -141,14 +142,55 @@ def test_a_rollback_holds_on_every_worker(visit: Visit, deployment: Deployment) 
     before = _serving(deployment)
     visit.open("/snapshots")
     visit.press("Roll back …")
+    question = visit.page.get_by_role("alertdialog")
+    expect(question).to_contain_text(f"Snapshot {str(before['id'])[-8:]} serves.")
+    named = question.inner_text()
     assert "Confirmed by 2 workers" in visit.confirm("Roll back")
     after = _serving(deployment)
+    assert f"goes back to {str(after['id'])[-8:]}" in named
     assert after["id"] != before["id"]
     assert after["is_pinned"]
     expect(visit.page.get_by_text("by rollback of ana")).to_be_visible()
     visit.press("Let new ones serve …")
     visit.confirm("Let them serve")
     assert not _serving(deployment)["is_pinned"]
+
+
+def test_a_training_run_takes_no_button_away(visit: Visit, deployment: Deployment) -> None:
+    """While one is about to press it, another snapshot serves: focus and element stay."""
+    visit.open("/snapshots")
+    button = visit.page.get_by_role("button", name="Roll back …")
+    button.focus()
+    deployment.show(1)
+    deployment.trained()
+    name = str(_serving(deployment)["id"])[-8:]
+    expect(visit.page.get_by_role("link", name=f"snapshot {name}").first).to_be_visible()
+    expect(button).to_be_focused()
+
+
+def test_a_rollback_of_what_serves_no_more_is_refused(visit: Visit, deployment: Deployment) -> None:
+    """Another snapshot took over while the question was open: nothing changes, and it says so."""
+    visit.open("/snapshots")
+    visit.press("Roll back …")
+    visit.page.get_by_role("alertdialog").wait_for()
+    deployment.show(1)
+    deployment.trained()
+    serving = _serving(deployment)
+    told = visit.confirm("Roll back")
+    assert "Not done" in told
+    assert f"snapshot {serving['id']} serves now" in told
+    assert _serving(deployment)["id"] == serving["id"]
+
+
+@pytest.mark.parametrize("path", ["/nosuch", "/ads/abc", "/snapshots/abc"])
+def test_a_wrong_address_has_a_way_back(visit: Visit, path: str) -> None:
+    """In words, whatever is wrong with it."""
+    answer = visit.page.goto(visit.base + path)
+    assert answer is not None
+    assert answer.status == 404
+    expect(visit.page.get_by_text("There is no such page here")).to_be_visible()
+    visit.press("To the overview")
+    expect(visit.page.get_by_role("heading", name="Overview")).to_be_visible()
 
 
 def test_a_canary_is_started_and_ended(visit: Visit, deployment: Deployment) -> None:
@@ -234,7 +276,7 @@ def test_a_revoked_key_is_logged_out(browser: Browser, deployment: Deployment) -
         visit.log_in(deployment.secret("eve"))
         visit.open("/ads")
         deployment.command("keys", "revoke", str(deployment.keys["eve"][0]))
-        expect(visit.page).to_have_url(f"{visit.base}/login", timeout=15_000)
+        expect(visit.page).to_have_url(f"{visit.base}/login?next=%2Fads", timeout=15_000)
 
 
 def test_logging_out_ends_the_session(visit: Visit) -> None:

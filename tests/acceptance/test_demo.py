@@ -114,6 +114,12 @@ def test_the_story_is_told_in_order(shown: tuple[int, str, dict[str, Any]]) -> N
     assert places == sorted(places)
 
 
+def test_it_says_how_to_join_in(shown: tuple[int, str, dict[str, Any]]) -> None:
+    """Where API and dashboard are, with a call to paste, and how to keep it for longer."""
+    for told in ("The API is at http://127.0.0.1:", "curl -s http", "--exit-after 900"):
+        assert told in shown[1]
+
+
 def test_a_killed_demo_leaves_nothing_behind(home: Path) -> None:
     """After kill -9 the database, the server, its workers and the jobs end by themselves."""
     process = _start(home, "--exit-after", "60")

@@ -35,19 +35,18 @@ async def test_bulk_is_one_version(api: Api) -> None:
 
 
 async def test_bulk_refuses_items_by_themselves(api: Api) -> None:
-    """Unknown, retired, repeated and empty items are refused by position; the rest is made."""
+    """Unknown, retired and empty items are refused by position; the rest is made."""
     await api.call("admin", "PATCH", "/v1/ads/9", json={"state": "retired"})
     changes = [
         {"id": 77, "state": "paused"},
         {"id": 1, "state": "paused"},
         {"id": 9, "state": "active"},
-        {"id": 1, "bid_micros": 3},
         {"id": 2},
     ]
     answer = (await api.call("admin", "POST", "/v1/ads:bulk", json={"changes": changes})).json()
     assert answer["changed"] == 1
     reasons = [(one["index"], one["reason"]) for one in answer["refused"]]
-    assert reasons == [(0, "not_found"), (2, "conflict"), (3, "conflict"), (4, "empty")]
+    assert reasons == [(0, "not_found"), (2, "conflict"), (3, "empty")]
     assert (await api.call("admin", "GET", "/v1/ads/1")).json()["bid_micros"] == 100_000
 
 
@@ -58,3 +57,13 @@ async def test_bulk_that_changes_nothing_makes_no_version(api: Api) -> None:
     answer = (await api.call("admin", "POST", "/v1/ads:bulk", json=changes)).json()
     assert answer["catalog_version"] is None
     assert await api.app.state.services.catalog.version() == before
+
+
+async def test_bulk_that_names_an_ad_twice_is_refused(api: Api) -> None:
+    """Nobody can tell which of the two is meant: 422 names the second place, nothing is made."""
+    changes = [{"id": 3}, {"id": 1, "state": "paused"}, {"id": 1, "bid_micros": 3}]
+    answer = await api.call("admin", "POST", "/v1/ads:bulk", json={"changes": changes})
+    assert answer.status_code == 422
+    assert "changes[2].id" in answer.json()["detail"]
+    ad = (await api.call("admin", "GET", "/v1/ads/1")).json()
+    assert (ad["state"], ad["bid_micros"]) == ("active", 100_000)

@@ -88,6 +88,21 @@ async def test_nothing_to_roll_back_to_is_a_conflict(api: Api) -> None:
     assert answer.status_code == 409
 
 
+async def test_rollback_names_what_serves_instead(api: Api) -> None:
+    """`serving` guards against undoing another's change: 409 names what serves instead."""
+    first = _served(api)
+    second = await trained(api)
+    await eventually(lambda: _served(api) == second)
+    given = {"serving": str(first), "reason": "clicks fell"}
+    answer = await api.call("admin", "POST", "/v1/snapshots/rollback", json=given)
+    assert answer.status_code == 409
+    assert f"snapshot {second} serves now" in answer.json()["detail"]
+    assert _served(api) == second
+    given = {"serving": str(second)}
+    answer = await api.call("admin", "POST", "/v1/snapshots/rollback", json=given)
+    assert (answer.status_code, answer.json()["snapshot_id"]) == (200, str(first))
+
+
 async def test_pause_survives_a_swap(api: Api) -> None:
     """A paused ad stays paused under the next snapshot."""
     await api.call("admin", "PATCH", "/v1/ads/10", json={"state": "paused"})

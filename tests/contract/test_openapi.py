@@ -157,6 +157,15 @@ def test_every_answer_has_an_example_that_fits() -> None:
     assert shown > 100
 
 
+@pytest.mark.parametrize("code", [429, 503])
+def test_faults_that_pass_show_themselves_and_when_to_come_back(code: int) -> None:
+    """The example of a 429 or 503 has that status, and the header is described."""
+    described = _document["paths"]["/v1/decisions"]["post"]["responses"][str(code)]
+    [content] = described["content"].values()
+    assert content["example"]["status"] == code
+    assert "Retry-After" in described["headers"]
+
+
 def _bodies(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for methods in document["paths"].values():
         for call in methods.values():

@@ -59,6 +59,7 @@ async def test_ad_serves_in_its_hours_only(api: Api) -> None:
     [
         ("Mars/Base", ["mon"], "08:00", "09:00", "timezone"),
         ("../UTC", ["mon"], "08:00", "09:00", "timezone"),
+        ("localtime", ["mon"], "08:00", "09:00", "timezone"),
         ("UTC", ["mon"], "08:00", "08:00", "hours[0].to"),
         ("UTC", ["mon"], "24:00", "08:00", "hours[0].from"),
         ("UTC", ["mon"], "8:00", "09:00", "hours[0].from"),

@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from app.ids import uuid7
-from app.storage import chunks, counting, partitions
+from app.storage import chunks, partitions
 from app.storage.chunks import Chunk
 from app.storage.engine import Database
-from app.storage.errors import ClusterChanged, CursorMoved
+from app.storage.errors import CursorMoved
 from app.storage.events import EventWriter
 from models.types import Event
 from tests.integration.making import click_on, event, now_ms
@@ -27,6 +27,12 @@ INSERT INTO events (decided_at, decision_id, slot, type, ad_id, snapshot_id, cat
 VALUES (now(), $1, 0, 'impression', 7, $1, 3, 0, 1, 'late', $2)
 """
 
+CLICK_ON_ALL = """
+INSERT INTO events (decided_at, decision_id, slot, type, ad_id, snapshot_id, catalog_version,
+    price_micros, propensity, placement, features)
+SELECT decided_at, decision_id, slot, 'click', ad_id, snapshot_id, catalog_version,
+    price_micros, propensity, placement, NULL FROM events WHERE type = 'impression'
+"""
 
 AHEAD = "(CAST(CAST({} AS text) AS bigint) + 1000000)::text::xid8"
 
@@ -124,6 +130,25 @@ async def test_late_commit_is_not_skipped(writer: EventWriter, database: Databas
     assert await chunks.oldest_transaction_s(database) == 0
 
 
+async def test_a_click_that_commits_while_a_chunk_is_read_is_late(
+    writer: EventWriter, database: Database
+) -> None:
+    """Its transaction was running when the chunk looked for clicks: the next chunk has it."""
+    await writer.write([event(features=b"shown")])
+    await chunks.record_horizon(database)
+    async with database.session() as slow:
+        transaction = slow.transaction()
+        await transaction.start()
+        await slow.execute(CLICK_ON_ALL)
+        chunk = await chunks.read_chunk(database, 0.0)
+        assert chunk.label.tolist() == [0.0]
+        async with database.begin() as connection:
+            await chunks.advance(connection, chunk.start, chunk.end)
+        await transaction.commit()
+    assert (await next_chunk(database)).late.features == [b"shown"]
+    assert len((await next_chunk(database)).late) == 0
+
+
 async def test_aborted_transaction_holds_nothing_back(
     writer: EventWriter, database: Database
 ) -> None:
@@ -205,69 +230,6 @@ async def test_cursor_moves_once(writer: EventWriter, database: Database) -> Non
             await chunks.advance(connection, other.start, other.end)
 
 
-async def test_other_cluster_is_refused_until_the_rebase(
-    writer: EventWriter, database: Database
-) -> None:
-    """After a restore reading is refused; the rebase reads what was not learned, and that once."""
-    await writer.write([event(features=b"learned")])
-    learned = await next_chunk(database)
-    await writer.write([event(features=b"waiting")])
-    await execute(database, "UPDATE training_cursor SET system_identifier = 1")
-    # The restored events carry ids that this cluster has not reached yet.
-    await execute(database, "UPDATE events SET xid = " + AHEAD.format("xid"))  # noqa: S608 - of our making
-    moved = ", ".join(
-        f"{name} = " + AHEAD.format(name) for name in ("impressions_xid", "clicks_xid")
-    )
-    await execute(database, f"UPDATE training_cursor SET {moved}")  # noqa: S608 - of our making
-    for call in (chunks.read_cursor(database), chunks.read_chunk(database, 0.0)):
-        with pytest.raises(ClusterChanged, match="rebase"):
-            await call
-    with pytest.raises(ClusterChanged):
-        async with database.begin() as connection:
-            await chunks.advance(connection, learned.end, learned.end)
-    await chunks.rebase(database, "ann")
-    assert (await next_chunk(database)).features == [b"waiting"]
-    assert (await next_chunk(database)).features == []
-
-
-async def test_events_since_the_restore_are_read_once_after_the_rebase(
-    writer: EventWriter, database: Database
-) -> None:
-    """Their ids are of a cluster that began anew, far below the restored cursor."""
-    await writer.write([event(features=b"learned")])
-    await next_chunk(database)
-    await execute(database, "UPDATE events SET xid = " + AHEAD.format("xid"))  # noqa: S608 - of our making
-    moved = f"impressions_xid = {AHEAD.format('impressions_xid')}, system_identifier = 1"
-    await execute(database, f"UPDATE training_cursor SET {moved}")  # noqa: S608 - of our making
-    await writer.write([event(features=b"since")])
-    await chunks.rebase(database, "ann")
-    assert (await next_chunk(database)).features == [b"since"]
-    assert (await next_chunk(database)).features == []
-
-
-async def test_what_waits_after_a_rebase_is_read_in_chunks(
-    writer: EventWriter, database: Database
-) -> None:
-    """However many wait, their chunks are as large as asked for, and each comes once."""
-    made = [event(decided_ms=now_ms() - 1000 * age, features=b"%d" % age) for age in range(300)]
-    await writer.write(made)
-    await execute(database, "UPDATE events SET xid = " + AHEAD.format("xid"))  # noqa: S608 - of our making
-    await execute(database, "UPDATE training_cursor SET system_identifier = 1")
-    await chunks.rebase(database, "ann")
-    assert await current_id(database) > counting.REBASED_IDS
-    await chunks.record_horizon(database)
-    found: list[list[bytes]] = []
-    while chunk := await chunks.read_chunk(database, 0.0, 50):
-        async with database.begin() as connection:
-            await chunks.advance(connection, chunk.start, chunk.end)
-        found.append(list(chunk.features))
-    assert max(map(len, found)) <= 55
-    assert sorted(int(one) for part in found for one in part) == list(range(300))
-    assert [int(part[0]) for part in found] == sorted(
-        (int(part[0]) for part in found), reverse=True
-    )
-
-
 async def test_where_a_chunk_is_cut_is_found_without_reading_all_that_waits(
     writer: EventWriter, database: Database
 ) -> None:
@@ -280,11 +242,6 @@ async def test_where_a_chunk_is_cut_is_found_without_reading_all_that_waits(
     async with database.begin() as connection:
         plan = "\n".join((await connection.execute(sa.text(f"EXPLAIN {query}"))).scalars())
     assert "CTE" not in plan
-
-
-async def current_id(database: Database) -> int:
-    async with database.begin() as connection:
-        return int(str(await connection.scalar(sa.text("SELECT pg_current_xact_id()::text"))))
 
 
 async def test_old_horizons_are_forgotten_but_the_last(database: Database) -> None:

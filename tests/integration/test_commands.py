@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app import cli
+from app.cli import main as cli
 from app.commands import ads, events, keys
 from app.commands.errors import DurationInvalid, ImportInvalid
 from app.commands.session import with_database

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pytest
 import sqlalchemy as sa
 
+from app.commands import events
+from app.settings import Settings
 from app.storage import chunks, partitions
 from app.storage.engine import Database
-from app.storage.event_import import import_day
+from app.storage.event_import import identity, import_day
 from app.storage.events import EventWriter
 from jobs.transfer import importing
 from jobs.transfer.copy_rows import COLUMNS, HEADER, TRAILER
@@ -54,8 +56,8 @@ def _csv(folder: Path, *rows: str, name: str = "log.csv") -> Path:
     return path
 
 
-async def _import(database: Database, path: Path, folder: Path, **given: Path) -> Imported:
-    return await import_file(database, path, SCHEMA, folder / "ledgers", **given)
+async def _import(database: Database, path: Path, folder: Path) -> Imported:
+    return await import_file(database, path, SCHEMA, folder / "ledgers")
 
 
 async def _rows(database: Database) -> list[sa.Row[tuple[object, ...]]]:
@@ -93,6 +95,83 @@ async def test_a_second_import_adds_nothing(database: Database, tmp_path: Path) 
     elsewhere = await _import(database, path, tmp_path / "other")
     assert (elsewhere.written, elsewhere.duplicate, elsewhere.skipped) == (0, 4, 0)
     assert len(await _rows(database)) == 4
+
+
+async def test_a_file_that_was_moved_adds_nothing(database: Database, tmp_path: Path) -> None:
+    """Its rows are known by what they hold, a click beside its impression too."""
+    await _import(database, _csv(tmp_path, *GOOD), tmp_path)
+    (tmp_path / "else").mkdir()
+    moved = _csv(tmp_path / "else", *GOOD[:1], "", *GOOD[1:], name="other.csv")
+    found = await _import(database, moved, tmp_path)
+    assert (found.written, found.duplicate, found.skipped) == (0, 4, 0)
+
+
+async def test_two_files_of_one_name_are_both_imported(database: Database, tmp_path: Path) -> None:
+    """No row of one is taken for a row of the other."""
+    for folder, row in (("a", GOOD[0]), ("b", GOOD[1])):
+        (tmp_path / folder).mkdir()
+        path = _csv(tmp_path / folder, row)
+        found = await _import(database, path, tmp_path)
+        assert (found.duplicate, found.skipped) == (0, 0)
+    assert len(await _rows(database)) == 3
+
+
+async def test_a_database_is_told_from_another(database: Database, database_url: str) -> None:
+    """What one has of a file is not skipped for another of the same server."""
+    url = sa.make_url(database_url).set(database="postgres")
+    other = Database(url.render_as_string(hide_password=False))
+    try:
+        assert await identity(database) == await identity(database) != await identity(other)
+    finally:
+        await other.close()
+
+
+async def test_an_unreadable_ledger_is_told(database: Database, tmp_path: Path) -> None:
+    """The import goes through the file again, and the report says why."""
+    path = _csv(tmp_path, *GOOD)
+    await _import(database, path, tmp_path)
+    [ledger] = (tmp_path / "ledgers").iterdir()
+    ledger.write_bytes(b"")
+    found = await _import(database, path, tmp_path)
+    assert (found.duplicate, found.skipped, found.torn) == (4, 0, ledger)
+    lines = events.summary([(path, found)], dry_run=False, rejected=None)
+    assert str(ledger) in lines[1]
+
+
+async def test_events_past_retention_are_told(database: Database, tmp_path: Path) -> None:
+    """Those written to a day that retention drops, not those that are there before."""
+    path, oldest = _csv(tmp_path, *GOOD), date(2026, 1, 3)
+    found = await import_file(database, path, SCHEMA, tmp_path / "ledgers", oldest=oldest)
+    again = await import_file(database, path, SCHEMA, tmp_path / "other", oldest=oldest)
+    assert (found.written, found.old, again.old) == (4, 3, 0)
+    lines = events.summary([(path, found)], dry_run=False, rejected=None)
+    assert lines[1].startswith("  3 events written are from before 2026-01-03")
+
+
+def test_a_dry_run_tells_of_old_events(tmp_path: Path) -> None:
+    """The command reckons from today and the setting, before anything is stored."""
+    features = """
+    version = 1
+    [user.geo]
+    kind = "categorical"
+    [ad.format]
+    kind = "categorical"
+    """
+    (tmp_path / "features.toml").write_text(features)
+    settings = Settings(home=tmp_path, features=tmp_path / "features.toml", event_retention_days=3)
+    path, now = tmp_path / "log.csv", datetime.now(UTC)
+    times = [(now - timedelta(days=days)).isoformat() for days in (0, 2, 5)]
+    path.write_text("\n".join(("decided_at,ad_id", *(f"{one},7" for one in times))) + "\n")
+    [(_, found)] = events.take(settings, [path], None, dry_run=True, told=lambda *_: None)
+    assert (found.written, found.old) == (3, 1)
+
+
+def test_rows_of_parquet_are_called_rows(tmp_path: Path) -> None:
+    """They have no lines to look for."""
+    path = tmp_path / "log.parquet"
+    duckdb.execute(f"COPY (SELECT '2026-01-02T10:00:00Z' AS decided_at, 0 AS ad_id) TO '{path}'")
+    lines = events.summary([(path, check_file(path, SCHEMA))], dry_run=True, rejected=None)
+    assert lines[1].startswith("  row 1, ad_id: '0' is not")
 
 
 async def test_an_import_goes_on_where_it_was_cut(database: Database, tmp_path: Path) -> None:
@@ -210,7 +289,9 @@ def test_a_mapping_that_does_not_fit_is_refused(tmp_path: Path, text: str) -> No
 async def test_what_is_exported_comes_back_the_same(database: Database, tmp_path: Path) -> None:
     """Events leave as Parquet, CSV or NDJSON and return with every field, features too."""
     await partitions.ensure_partitions(database, now_ms())
-    writer, shown = EventWriter(database), event(features=bytes(range(30)))
+    encoder = Encoder(SCHEMA)
+    features = pack(encoder.encode_user({"geo": "us"}), encoder.encode_ad({"category": ["a", "b"]}))
+    writer, shown = EventWriter(database), event(features=features)
     await writer.write([shown, click_on(shown)])
     await writer.close()
     before = [row[:11] for row in await _rows(database)]

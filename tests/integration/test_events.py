@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import date, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -97,6 +98,18 @@ async def test_day_without_partition_is_made(writer: EventWriter, database: Data
     late = event(decided_ms=now_ms() + 20 * DAY_MS)
     assert await writer.write([late]) == ["accepted"]
     assert partitions.day_of(late.decided_ms) in await partitions.list_partitions(database)
+
+
+async def test_a_day_far_ahead_does_not_keep_today_from_being_made(
+    writer: EventWriter, database: Database
+) -> None:
+    """An import made a day of 2099, and nobody has made today's."""
+    today = partitions.day_of(now_ms())
+    await partitions.drop_partitions(database, today + timedelta(days=40))
+    async with database.session() as connection:
+        await partitions.create(connection, [date(2099, 1, 1)])
+    assert await writer.write([event()]) == ["accepted"]
+    assert today in await partitions.list_partitions(database)
 
 
 async def test_partition_dropped_meanwhile_is_noticed(

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import fields
 from pathlib import Path
 from uuid import uuid4
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 
 from app import settings_table
 from app.settings import SettingInvalid, Settings, environment_of
-from app.storage import job_runs, keys, workers
+from app.storage import chunks, job_runs, keys, workers
 from app.storage.catalog import Catalog
 from app.storage.engine import Database
 from app.storage.processes import free_port
@@ -93,20 +94,57 @@ async def test_status_shows_workers_and_what_serves(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("deployment")
-async def test_doctor_finds_a_sound_deployment_sound(run: Run) -> None:
+async def test_doctor_finds_a_sound_deployment_sound(database: Database, run: Run) -> None:
     """Without a fault the exit code is 0, and every check has looked."""
-    code, results, _ = _results(run)
+    async with job_runs.try_lead(database):
+        await _horizon(database, age_s=-3600)  # however slow this machine is
+        code, results, _ = _results(run)
     assert code == 0
     assert set(results.values()) == {"ok"}
-    assert len(results) == 14
+    assert len(results) == 15
+
+
+@pytest.mark.usefixtures("deployment")
+@pytest.mark.parametrize(
+    ("age_s", "leads", "result", "named"),
+    [
+        (None, False, "warning", "Start `adscent jobs`"),
+        (-3600, False, "warning", "Start `adscent jobs`"),
+        (31, False, "fault", "Start `adscent jobs`"),
+        (31, True, "fault", "restart `adscent jobs`"),
+    ],
+)
+async def test_doctor_sees_that_jobs_are_gone_or_hang(
+    database: Database, run: Run, age_s: float | None, leads: bool, result: str, named: str
+) -> None:
+    """Three ticks without a horizon are a fault, whether or not a process holds the lead."""
+    if age_s is not None:
+        await _horizon(database, age_s)
+    async with AsyncExitStack() as stack:
+        if leads:
+            await stack.enter_async_context(job_runs.try_lead(database))
+        code, results, remedies = _results(run)
+    assert (code, results["jobs"]) == (int(result == "fault"), result)
+    assert named in remedies["jobs"]
+
+
+async def _horizon(database: Database, age_s: float) -> None:
+    await chunks.record_horizon(database)
+    async with database.begin() as connection:
+        text = "UPDATE horizons SET recorded_at = now() - make_interval(secs => :age_s)"
+        await connection.execute(sa.text(text), {"age_s": age_s})
 
 
 async def test_status_knows_whether_jobs_run(database: Database, run: Run) -> None:
-    """Jobs run while one of their processes leads."""
+    """Jobs run while one of their processes leads and goes on recording horizons."""
     assert json.loads(run("status", "--json").stdout)["jobs"] == "not running"
     async with job_runs.try_lead(database) as lead:
         assert lead is not None
         assert json.loads(run("status", "--json").stdout)["jobs"] == "running"
+        await _horizon(database, age_s=31)
+        assert json.loads(run("status", "--json").stdout)["jobs"] == "stalled"
+        slower = run("status", "--json", ADSCENT_HORIZON_EVERY_S="60")
+        assert json.loads(slower.stdout)["jobs"] == "running"
 
 
 async def test_doctor_needs_a_database(run: Run) -> None:
@@ -137,7 +175,7 @@ async def test_doctor_sees_another_feature_schema(
 
 
 async def test_doctor_warns_of_what_may_be_meant(deployment: Settings, run: Run) -> None:
-    """A port in use, threads, a silent worker, missing keys: warnings, not faults."""
+    """A port in use, threads, a silent worker, missing keys, no jobs: warnings, not faults."""
     database = Database(str(deployment.database_url))
     async with database.begin() as connection:
         await connection.execute(sa.text("UPDATE workers SET seen_at = now() - interval '9 s'"))
@@ -150,7 +188,7 @@ async def test_doctor_warns_of_what_may_be_meant(deployment: Settings, run: Run)
         code, results, remedies = _results(run, ADSCENT_PORT=port, OMP_NUM_THREADS="4")
     assert code == 0
     warned = {check for check, result in results.items() if result == "warning"}
-    assert warned == {"port", "threads", "workers", "keys"}
+    assert warned == {"port", "threads", "workers", "keys", "jobs"}
     assert all(remedies[check] for check in warned)
 
 
@@ -164,13 +202,14 @@ async def test_forgotten_worker_is_gone(database: Database, run: Run) -> None:
 
 
 def test_config_names_the_faulty_setting(run: Run, tmp_path: Path) -> None:
-    """`config check` takes a good file and refuses a bad one by name, with the limit."""
+    """`config check` takes a good file and refuses a bad one, naming each fault with its limit."""
     assert run("config", "check").returncode == 0
     file = tmp_path / "adscent.env"
-    file.write_text("# workers\nADSCENT_WORKERS='0'\n")
+    file.write_text("# workers\nADSCENT_WORKERS='0'\nADSCENT_CANARY_SHARE=0.9\n")
     refused = run("config", "check", "--env-file", str(file))
     assert refused.returncode == 1
     assert "ADSCENT_WORKERS" in refused.stderr
+    assert "ADSCENT_CANARY_SHARE" in refused.stderr
 
 
 def test_config_show_hides_secrets(run: Run) -> None:

@@ -55,3 +55,17 @@ async def test_an_impression_that_was_learned_is_not_learned_again(database: Dat
     chunk = await _next(database)
     assert (len(chunk), len(chunk.late)) == (0, 1)
     await writer.close()
+
+
+async def test_the_window_that_counts_is_that_of_training(database: Database) -> None:
+    """Chunks are read with another window than the writer's setting: nothing is learned twice."""
+    await partitions.ensure_partitions(database, now_ms())
+    writer, shown = EventWriter(database, window_s=1800.0), event()
+    await writer.write([shown])
+    await chunks.note_window(database, 0.0)
+    assert len(await _next(database)) == 1
+    await writer.write([_flagged(shown)])
+    assert await quarantine.release(database, "token", "test") == 1
+    chunk = await _next(database)
+    assert (len(chunk), len(chunk.late)) == (0, 1)
+    await writer.close()

@@ -9,7 +9,7 @@ import io
 import pytest
 from typer.testing import CliRunner
 
-from app import cli
+from app.cli import main as cli
 from app.commands import reports
 from app.settings import Settings
 from app.storage import counting
@@ -47,10 +47,13 @@ def test_table_of_campaigns(counted_url: str, monkeypatch: pytest.MonkeyPatch) -
     assert "is counted" in found.stderr
 
 
-def test_csv_of_ads(counted_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every row, whatever the limit of a ranking is."""
+@pytest.mark.parametrize(
+    "groups", [["--group-by", "day", "--group-by", "ad"], ["--group-by", "day,ad"]]
+)
+def test_csv_of_ads(counted_url: str, monkeypatch: pytest.MonkeyPatch, groups: list[str]) -> None:
+    """Every row, whatever the limit of a ranking is; groups as the API takes them or repeated."""
     monkeypatch.setenv("DATABASE_URL", counted_url)
-    given = ["--group-by", "day", "--group-by", "ad", "--limit", "1", "--format", "csv"]
+    given = [*groups, "--limit", "1", "--format", "csv"]
     found = CliRunner().invoke(cli.app, ["reports", "performance", *given])
     rows = list(csv.DictReader(io.StringIO(found.stdout)))
     assert [(row["ad_id"], row["impressions"], row["ctr"]) for row in rows] == [
@@ -72,3 +75,11 @@ def test_nothing_counted_yet_is_said(database_url: str) -> None:
     query = PerformanceQuery(0, now_ms(), ("ad",))
     found = reports.performance(Settings(database_url=database_url), query)
     assert (found.rows, "adscent jobs" in found.note) == ([], True)
+
+
+def test_an_unknown_group_is_refused() -> None:
+    """The message names it and those that there are."""
+    given = ["reports", "performance", "--group-by", "day,hours"]
+    found = CliRunner().invoke(cli.app, given)
+    assert found.exit_code == 2
+    assert "'hours' is not one of hour, day" in " ".join(found.output.split())

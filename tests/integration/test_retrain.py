@@ -33,7 +33,7 @@ from models.offset import State
 from models.schema import Schema
 from models.tombstone import tombstone
 from models.types import Ad, Advertiser, Campaign, Event
-from tests.integration.making import click_on, now_ms
+from tests.integration.making import click_on, event, now_ms
 from tests.unit.conftest import CATEGORIES, SCHEMA
 
 pytestmark = pytest.mark.anyio
@@ -308,21 +308,22 @@ async def test_a_failing_job_is_counted_and_ends_nothing(context: Context) -> No
 
 
 async def test_old_snapshots_and_orphans_are_deleted(context: Context) -> None:
-    """Retention keeps the served one and the newest; an orphan goes once it is old."""
+    """Retention keeps the served one and the three below it; an orphan goes once it is old."""
     kept = replace(context, settings=replace(context.settings, snapshots_kept=1))
-    for seed in range(3):
+    for seed in range(5):
         await ingest(kept, 60, seed)
         await retrain.scheduled(kept)
+    promoted = await snapshots.list_promotions(context.database, 4)
     orphan = context.store / str(uuid4())
     orphan.mkdir()
     os.utime(orphan, (0, 0))
     (context.store / "not-ours").mkdir()
     await retention.keep_snapshots(kept)
-    serving = await snapshots.serving(context.database)
-    assert serving is not None
-    assert sorted(p.name for p in context.store.iterdir()) == sorted(
-        [str(serving.snapshot_id), "not-ours"]
-    )
+    assert len(await snapshots.recorded_ids(context.database)) == 6
+    assert {path.name for path in context.store.iterdir()} == {
+        "not-ours",
+        *(str(one.snapshot_id) for one in promoted),
+    }
 
 
 async def test_a_killed_jobs_process_loses_and_repeats_nothing(
@@ -362,3 +363,23 @@ async def _until_run(context: Context, state: str) -> None:
             if state in {run.state for run in runs}:
                 return
             await asyncio.sleep(0.002)
+
+
+async def test_impressions_of_another_schema_are_left_out(context: Context) -> None:
+    """What waits from before a change of the features is passed over and said; the rest learned."""
+    await ingest(context, 30)
+    writer = EventWriter(context.database)
+    await writer.write([event(features=bytes([n])) for n in (1, 255)])
+    await chunks.record_horizon(context.database)
+    await retrain.scheduled(context)
+    [run] = await job_runs.list_runs(context.database, 1)
+    assert (run.state, run.events) == ("accepted", 30)
+    assert run.reasons[0].startswith("2 impressions were left out")
+    before = await chunks.read_cursor(context.database)
+    await writer.write([event(features=b"?")])
+    await chunks.record_horizon(context.database)
+    await retrain.scheduled(context)
+    assert len(await job_runs.list_runs(context.database, 9)) == 1
+    after = await chunks.read_cursor(context.database)
+    assert after.impressions > before.impressions
+    await writer.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 
 from app.storage import chunks, job_runs, snapshots
@@ -193,17 +194,72 @@ async def test_snapshots_are_listed_newest_first(database: Database, genesis: UU
 
 async def test_retention_keeps_what_is_needed(database: Database, genesis: UUID) -> None:
     """The newest, the served one and the head stay; the others cannot be promoted any more."""
-    second = await trained(database, genesis)
-    third = await trained(database, second)
+    ids = [genesis]
+    for _ in range(6):
+        ids.append(await trained(database, ids[-1]))
     await snapshots.promote(database, genesis, "ann", now_ms(), pin=True)
-    fourth = await trained(database, genesis)
-    assert set(await snapshots.expire_snapshots(database, 1, now_ms())) == {second, third}
-    assert set(await snapshots.expire_snapshots(database, 1, now_ms())) == {second, third}
+    newest = await trained(database, genesis)
+    assert set(await snapshots.expire_snapshots(database, 1, now_ms())) == set(ids[1:4])
+    assert set(await snapshots.expire_snapshots(database, 1, now_ms())) == set(ids[1:4])
     with pytest.raises(Conflict, match="retention"):
-        await snapshots.promote(database, third, "ann", now_ms())
-    assert await served(database) == (genesis, fourth, True)
+        await snapshots.promote(database, ids[3], "ann", now_ms())
+    assert await served(database) == (genesis, newest, True)
+
+
+async def test_retention_keeps_where_rollbacks_go(database: Database, genesis: UUID) -> None:
+    """The next three rollbacks find what they go back to, also the same snapshot twice."""
+    ids = [genesis]
+    for _ in range(4):
+        ids.append(await trained(database, ids[-1]))
+    await snapshots.promote(database, ids[1], "ann", now_ms())
+    await snapshots.promote(database, ids[4], "ann", now_ms())
+    expected = [ids[1], ids[4], ids[3]]
+    assert set(await snapshots.expire_snapshots(database, 1, now_ms())) == {ids[0], ids[2]}
+    for target in expected:
+        assert (await snapshots.rollback(database, "ann", now_ms())).snapshot_id == target
+    assert (await snapshots.rollback(database, "ann", now_ms())).snapshot_id == ids[1]
     with pytest.raises(Conflict, match="no earlier"):
         await snapshots.rollback(database, "ann", now_ms())
+
+
+async def test_refused_snapshots_push_out_no_other(database: Database, genesis: UUID) -> None:
+    """They count by themselves: what may serve stays, and of them the newest."""
+    ids = [genesis]
+    for _ in range(6):
+        ids.append(await trained(database, ids[-1]))
+    refused = [await trained(database, ids[-1], "refused") for _ in range(7)]
+    expired = set(await snapshots.expire_snapshots(database, 6, now_ms()))
+    assert expired == {genesis, refused[0]}
+
+
+async def test_retention_keeps_a_head_that_is_not_the_newest(
+    database: Database, genesis: UUID
+) -> None:
+    """Ids are of their makers' clocks, one may be behind, and training goes on from the head."""
+    behind = manifest()
+    await snapshots.pin(database, "ann")
+    second = await trained(database, genesis)
+    made = msgspec.structs.replace(behind, parent=second)
+    start = await chunks.read_cursor(database)
+    await snapshots.record(database, await training(database, start, [made]), now_ms())
+    assert await served(database) == (genesis, behind.id, True)
+    assert await snapshots.expire_snapshots(database, 1, now_ms()) == []
+    third = await trained(database, behind.id)
+    assert set(await snapshots.expire_snapshots(database, 1, now_ms())) == {second, behind.id}
+    assert await served(database) == (genesis, third, True)
+
+
+async def test_rollback_from_another_snapshot_does_nothing(
+    database: Database, genesis: UUID
+) -> None:
+    """Who wants to get away from what serves no more is told what serves; the right one goes."""
+    second = await trained(database, genesis)
+    third = await trained(database, second)
+    with pytest.raises(Conflict, match=f"snapshot {third} serves now"):
+        await snapshots.rollback(database, "ann", now_ms(), expected_id=second)
+    assert await served(database) == (third, third, False)
+    found = await snapshots.rollback(database, "ann", now_ms(), expected_id=third)
+    assert found.snapshot_id == second
 
 
 async def test_run_that_was_failed_meanwhile_records_nothing(

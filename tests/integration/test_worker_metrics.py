@@ -5,10 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from app.api.schemas import RejectedEvent
 from app.metrics_server import _AllWorkers
+from app.serving.click_rules import Rule
+from app.storage.events import Outcome
+from models.types import EventType
 
 _TOP = Path(__file__).resolve().parents[2]
 _WORKER = """
@@ -79,3 +84,28 @@ def test_gauges_of_the_dead_disappear(tmp_path: Path) -> None:
     found = _scraped(registry)
     assert "adscent_workers" not in found
     assert "adscent_database_reachable" not in found
+
+
+def test_counts_of_events_are_there_before_the_first(tmp_path: Path) -> None:
+    """A worker that has seen no event shows every series at zero, none twice: alerts need them."""
+    registry = CollectorRegistry()
+    registry.register(_AllWorkers(tmp_path))
+    running = _worker(tmp_path)
+    try:
+        found = _scraped(registry)
+    finally:
+        _end(running, kill=False)
+    expected = {
+        f'adscent_events_total{{outcome="{outcome}",type="{kind}"}}'
+        for kind in get_args(EventType)
+        for outcome in get_args(Outcome)
+    } | {'adscent_events_total{outcome="rejected",type="unknown"}'}
+    expected |= {f'adscent_events_quarantined_total{{rule="{rule}"}}' for rule in get_args(Rule)}
+    reasons = set(get_args(get_type_hints(RejectedEvent)["reason"])) - {"too_old"}  # an outcome
+    expected |= {f'adscent_tokens_refused_total{{reason="{reason}"}}' for reason in reasons}
+    families = ("adscent_events_", "adscent_tokens_")
+    shown = {
+        name: value for name, value in found.items() if name.startswith(families) and "{" in name
+    }
+    assert shown == dict.fromkeys(expected, 0.0)
+    assert not [name for name in found if "_created" in name]

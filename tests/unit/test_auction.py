@@ -20,16 +20,19 @@ from app.serving.auction import (
     within_limit,
 )
 
+_ROUNDING = 1e-15
+"""By so much of it float64 may miss what a CPC ad pays; a CPM ad's price is its eCPM."""
+
 Ad = tuple[float, int, bool, int]
 Ads = list[Ad]
 
 ads = st.lists(
-    st.tuples(st.floats(1e-7, 0.999), st.integers(1, 10**9), st.booleans(), st.integers(1, 4)),
+    st.tuples(st.floats(1e-7, 0.999), st.integers(1, 10**13), st.booleans(), st.integers(1, 4)),
     max_size=12,
 )
 slots = st.integers(1, 5)
 limits = st.integers(1, 6)
-floors = st.one_of(st.just(0), st.integers(1, 10**9))
+floors = st.one_of(st.just(0), st.integers(1, 10**9), st.integers(10**9, 10**13))
 
 
 def candidates_of(some: Ads) -> Candidates:
@@ -80,7 +83,7 @@ def test_no_price_is_above_its_bid_or_below_what_is_needed(
     placed = run(some, count, floor_micros, limit)
     for place, winner in enumerate(placed):
         ad = some[winner.candidate]
-        reached = ecpm(ad, winner.price_micros) * (1 + 1e-12)
+        reached = ecpm(ad, winner.price_micros) * (1 + _ROUNDING * ad[2])
         assert 1 <= winner.price_micros <= ad[1]
         assert reached >= floor_micros
         assert reached >= needed(some, placed, place, floor_micros, limit)
@@ -205,3 +208,20 @@ def test_no_candidates_fill_no_slot() -> None:
     """An empty auction is an empty answer."""
     assert run([], 3, 0) == []
     assert expected_cpm(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.bool_)).shape == (0,)
+
+
+@given(st.integers(1, 2**53 - 1), st.integers(0, 1000))
+def test_a_cpm_ad_never_pays_less_than_the_floor(floor_micros: int, more: int) -> None:
+    """However large the floor, its price is the floor to the micro."""
+    bid = min(floor_micros + more, 2**53 - 1)
+    assert [won.price_micros for won in run(each((0.5, bid, False)), 1, floor_micros)] == [
+        floor_micros
+    ]
+
+
+@given(st.floats(1e-7, 0.999), st.integers(1, 2**53 - 1))
+def test_a_cpc_ad_pays_the_floor_but_for_rounding(pctr: float, floor_micros: int) -> None:
+    """Its paid eCPM misses a floor of any size by no more than float64 rounds."""
+    bid = math.ceil(floor_micros / (1000.0 * pctr)) + 10
+    [won] = run(each((pctr, bid, True)), 1, floor_micros)
+    assert 1000.0 * pctr * won.price_micros >= floor_micros * (1 - _ROUNDING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from app import cli
+from app.cli import main as cli
 from app.commands.ads import parse
 from app.commands.errors import ImportInvalid
 from models.features import Encoder, Schema

@@ -18,12 +18,18 @@ from starlette.routing import Route
 
 from app.settings import Settings, from_environment
 from app.storage.audit import AuditRow
+from app.storage.snapshots import Promotion
 from jobs.dashboard.attempts import Attempts
-from jobs.dashboard.guard import Guard
+from jobs.dashboard.guard import Guard, login_for
+from jobs.dashboard.login import inside
 from jobs.dashboard.measured import History, Sample, parsed, percentile, rate
+from jobs.dashboard.pages.snapshot import limit_of
+from jobs.dashboard.readings import Picture
 from jobs.dashboard.sessions import COOKIE, Session, Sessions
-from jobs.dashboard.units import bid, lasting, money, percent
-from jobs.dashboard.words import difference
+from jobs.dashboard.units import bid, exact_bid, figures, lasting, money, percent
+from jobs.dashboard.words import changes, difference
+from models.schema import GateSettings
+from models.snapshot import Check
 
 KEY, OTHER = UUID(int=1), UUID(int=2)
 HERE = "http://dashboard"
@@ -232,7 +238,7 @@ def test_a_change_is_told_with_before_and_after() -> None:
     before = {"id": 42, "state": "active", "bid_micros": 350_000, "bid_type": "cpc", "version": 1}
     after = {**before, "state": "paused", "bid_micros": 400_000, "version": 2}
     told = difference(before, after)
-    assert told == "state active → paused, bid 0.35 per click → 0.4 per click"
+    assert told == "state active → paused, bid 0.35 per click → 0.40 per click"
     assert difference(None, AuditRow(1, 0, "", "", "", None, None).after) == ""
 
 
@@ -242,6 +248,12 @@ def test_a_change_is_told_with_before_and_after() -> None:
         (money(0), "0.00"),
         (money(1_234_560_000), "1,234.56"),
         (money(40_000), "0.04"),
+        (money(400_000), "0.40"),
+        (money(1_200), "0.0012"),
+        (bid(518_239, "cpc"), "0.52 per click"),
+        (exact_bid(1_234_500, "cpc"), "1.2345 per click"),
+        (figures(1e6), "1,000,000"),
+        (figures(-9.035), "-9.035"),
         (bid(2_000_000, "cpm"), "2.00 per thousand"),
         (percent(0.0123), "1.23 %"),
         (lasting(3.2), "3.2 s"),
@@ -252,6 +264,42 @@ def test_a_change_is_told_with_before_and_after() -> None:
 def test_numbers_have_units(shown: str, text: str) -> None:
     """As many digits as mean something, and a dash for nothing."""
     assert shown == text
+
+
+def test_what_people_do_outlasts_many_runs() -> None:
+    """Runs that pass one after the other are one row, on either side of what someone did."""
+    promotions = [
+        Promotion(n, UUID(int=n), "training", "training", 1000 * n) for n in range(60, 0, -1)
+    ]
+    paused = AuditRow(1, 10_500, "ana", "patch", "ad:7", {"state": "active"}, {"state": "paused"})
+    found = changes(Picture(promotions=promotions, changes=[paused]), 14)
+    assert [one.who for one in found] == ["training", "ana", "training"]
+    assert found[0].what.startswith("50 snapshots passed the gate")
+    assert found[0].target == f"/snapshots/{UUID(int=60)}"
+
+
+def test_a_login_leads_to_the_page_that_was_asked_for(sessions: Sessions) -> None:
+    """With what was searched there; the overview needs no telling."""
+    found = _ask(sessions, "GET", "/page?q=a b", None, {"Accept": "text/html"})
+    assert found.headers["location"] == "/login?next=%2Fpage%3Fq%3Da%2520b"
+    assert login_for("/") == "/login"
+
+
+@pytest.mark.parametrize(
+    "wanted", ["", "http://elsewhere", "//elsewhere", "/\\elsewhere", "/logout", "/a\nb"]
+)
+def test_a_login_leads_nowhere_else(wanted: str) -> None:
+    """Not to another site, and not out again."""
+    assert inside(wanted) == "/"
+
+
+@pytest.mark.parametrize(("value", "limit"), [(0.99, 0.8), (1.1, 1.25)])
+def test_calibration_has_two_limits(value: float, limit: float) -> None:
+    """Whichever the verdict names; only that one when the settings are no longer the same."""
+    check = Check("calibration", value, limit, True, "")
+    assert limit_of(check, GateSettings()) == "0.8 to 1.25"
+    assert limit_of(check, GateSettings(0.5, 2.0, 0.02, 0.7, 1.3)) == f"{limit:g}"
+    assert limit_of(Check("drift", 0.1, 3.0, True, ""), GateSettings()) == "3"
 
 
 def test_the_port_is_a_setting() -> None:

@@ -33,9 +33,11 @@ def tick(*answers: Answer, faults: tuple[str, ...] = ()) -> Tick:
     return Tick(list(answers), len(answers), list(faults), len(answers), 0)
 
 
-def seen(ledger: Ledger, findings: Findings, *, was_interrupted: bool = False) -> Seen:
+def seen(
+    ledger: Ledger, findings: Findings, *, was_interrupted: bool = False, by_hand: int = 0
+) -> Seen:
     """A run that ended."""
-    return Seen(1, 45.0, 5.0, was_interrupted, ledger, Models(), findings, 3, 0.9)
+    return Seen(1, 45.0, 5.0, was_interrupted, ledger, Models(), findings, 3, 0.9, by_hand)
 
 
 def kept(found: list[Promise], start: str) -> bool | None:
@@ -68,6 +70,18 @@ def test_a_hold_counts_decisions_of_other_snapshots() -> None:
     assert kept(promises(seen(ledger, findings)), "A rollback") is True
     ledger.add(tick(answer(12.0, [1], "b")))
     assert kept(promises(seen(ledger, findings)), "A rollback") is False
+
+
+def test_what_people_promote_breaks_no_promise() -> None:
+    """A rollback that someone undid by hand is not judged; one that held is kept all the same."""
+    ledger, findings = Ledger(), Findings()
+    findings.rolled_back = ledger.hold("a", since_s=10.0)
+    ledger.add(tick(answer(11.0, [1], "a")))
+    assert kept(promises(seen(ledger, findings, by_hand=1)), "A rollback") is True
+    ledger.add(tick(answer(12.0, [1], "b")))
+    found = promises(seen(ledger, findings, by_hand=1))
+    assert kept(found, "A rollback") is None
+    assert "changed by hand" in next(o.seen for o in found if o.promise.startswith("A rollback"))
 
 
 def test_a_failed_request_and_a_stray_ad_break_their_promises() -> None:

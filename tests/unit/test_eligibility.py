@@ -15,7 +15,7 @@ from app.serving.bitmaps import among
 from app.serving.eligibility import Eligibility
 from app.serving.flights import ALWAYS_MS, NEVER_MS
 from app.serving.rules import Draft, Met
-from app.serving.schedules import mark
+from app.serving.schedules import mark, timetable
 from app.serving.targeting import Targets
 from models.types import DAYS, Clause, FeatureValue, Hours, Schedule, Targeting
 
@@ -205,7 +205,9 @@ def test_a_schedule_and_flights_change_at_their_own_times() -> None:
     morning = Schedule("UTC", (Hours(DAYS, 6 * 60, 12 * 60),))
     marks = np.array([mark(morning), 0, mark(morning), 0], np.int64)
     rows = [Row(start=5 * hour, end=7 * hour), Row(end=5 * hour), Row(), Row(start=13 * hour)]
-    eligibility = replace(compiled(rows), schedule_marks=marks, schedules={mark(morning): morning})
+    eligibility = replace(
+        compiled(rows), schedule_marks=marks, schedules={mark(morning): timetable(morning)}
+    )
     for at, expected in (
         (4, [False, True, False, False]),
         (5, [False, False, False, False]),

@@ -103,3 +103,69 @@ def test_who_gave_way_to_a_trial_is_told(bundle: Bundle) -> None:
     tried = [ad for ad in found.values() if ad.explored]
     assert [ad.ad_id in NEW for ad in tried] == [True]
     assert found[last].reason == "explored"
+
+
+def test_a_trial_of_its_advertiser_does_not_bar_an_ad(bundle: Bundle) -> None:
+    """The tried ad took part in no auction: a cheaper ad of its advertiser is outbid."""
+    query = DecisionQuery(market.USER, 3, per_advertiser=1)
+    page = explained(bundle, query, share=1.0)
+    [tried] = [ad_id for ad_id, ad in page.items() if ad.explored]
+    cheap = replace(ADS[149], advertiser_id=ADS[tried - 1].advertiser_id, bid_micros=500)
+    there = bundle.with_live(bundle.live.apply(market.changes(2, [cheap])))
+    found = explained(there, query, 150, share=1.0)
+    assert found[tried].explored
+    assert found[150].reason == "outbid"
+    assert found[150].needed_ecpm_micros == found[list(page)[1]].ecpm_micros
+
+
+def test_a_barred_ad_did_not_give_way_to_a_trial(bundle: Bundle) -> None:
+    """An ad beyond its advertiser's limit says so, though it is dearer than the one that did."""
+    query = DecisionQuery(market.USER, 3, per_advertiser=1)
+    first, second, *_ = explained(bundle, query)
+    barred = replace(ADS[second - 1], advertiser_id=ADS[first - 1].advertiser_id)
+    there = bundle.with_live(bundle.live.apply(market.changes(2, [barred])))
+    last = list(explained(there, query))[-1]
+    found = explained(there, query, second, last, share=1.0)
+    assert found[second].reason == "advertiser_limit"
+    assert found[second].needed_ecpm_micros == found[first].ecpm_micros
+    assert found[last].reason == "explored"
+
+
+def test_house_ads_are_beside_the_limit() -> None:
+    """A house ad is shown though its advertiser has its share, and is no part of that share."""
+    some = [market.ad(key, advertiser_id=1) for key in (2, 3, 4)]
+    few = bundle_of(some)
+    house = Placement("home", 0, (4,))
+    there = few.with_live(few.live.apply(CatalogChanges(2, (), (), (), (house,))))
+    query = DecisionQuery(market.USER, 3, "home", per_advertiser=1)
+    winner, shown = explained(there, query).values()
+    assert (shown.ad_id, shown.house, winner.house) == (4, True, False)
+    loser = explained(there, query, 5 - winner.ad_id)[5 - winner.ad_id]
+    assert loser.reason == "advertiser_limit"
+    assert loser.needed_ecpm_micros == winner.ecpm_micros
+
+
+def test_no_bid_wins_the_only_slot_of_a_trial(bundle: Bundle) -> None:
+    """With one slot, and that for a new ad, a loser needs nothing that it could bid."""
+    query = DecisionQuery(market.USER, 1, per_advertiser=1)
+    usual = next(iter(explained(bundle, query)))
+    found = explained(bundle, query, usual, 150, share=1.0)
+    assert (found[usual].reason, found[150].reason) == ("explored", "outbid")
+    assert found[150].needed_ecpm_micros is None
+
+
+def test_a_page_that_is_not_full_is_no_trial() -> None:
+    """Nothing is tried where a slot stays empty, so it is not called a trial."""
+    few = bundle_of([market.ad(key, advertiser_id=1) for key in (1, 2)])
+    query = DecisionQuery(market.USER, 3, per_advertiser=1)
+    found = explain(few, query, [], market.NOW, DECISION, Exploration(1.0, 10, {}))
+    assert not found.is_trial
+
+
+@pytest.mark.parametrize(("name", "floor"), [("home", 777), ("x" * 33, 0), ("no name", 0)])
+def test_the_placement_may_come_as_a_feature(bundle: Bundle, name: str, floor: int) -> None:
+    """A placement's name in `user.placement` has its floor; any other value is a feature only."""
+    home = Placement("home", 777)
+    there = bundle.with_live(bundle.live.apply(CatalogChanges(2, placements=(home,))))
+    query = DecisionQuery({**market.USER, "placement": name}, 2)
+    assert explain(there, query, [], market.NOW, DECISION).floor_micros == floor

@@ -67,7 +67,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "app.logs": ("app.request_ids", "structlog"),
     "app.request_ids": (),
     "app.tracing": ("app.settings", "opentelemetry"),
-    "app.metrics": ("prometheus_client",),
+    "app.metrics": ("models.types", "prometheus_client"),
     "app.database_url": ("app.settings", "app.storage"),
     "app.errors": ("app.storage", "models", "fastapi", "starlette", "msgspec", "structlog"),
     "app.connection": (

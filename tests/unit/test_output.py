@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app import cli
+from app.cli import main as cli
 from jobs.lab.ablation import FEATURES
 from jobs.output import (
     ReportUnwritable,

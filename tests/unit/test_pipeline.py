@@ -15,7 +15,7 @@ from app.serving.scoring import ScoredAd, ScoreQuery
 from app.serving.tokens import Tokens
 from models.errors import FeatureUnknown, FeatureValueInvalid
 from models.features import pack, unpack
-from models.types import Campaign, CatalogChanges, Clause, Targeting
+from models.types import Campaign, CatalogChanges, Clause, Placement, Targeting
 from tests.unit import market
 
 TOKENS = Tokens({1: bytes(32)}, 1, 3_600_000)
@@ -67,6 +67,14 @@ def test_many_users_get_the_scores_of_one(bundle: Bundle) -> None:
         assert many.pctr == [ad.pctr for ad in single]
         assert many.ecpm_micros == [ad.ecpm_micros for ad in single]
         assert many.reasons == [ad.reason for ad in single]
+
+
+def test_a_fault_in_a_batch_names_the_user(bundle: Bundle) -> None:
+    """Which of many users has the faulty feature is said in its field."""
+    queries = [ScoreQuery(market.USER, [1]), ScoreQuery({"shoe": "44"}, [1])]
+    with pytest.raises(FeatureUnknown) as raised:
+        scoring.score_many(bundle, queries, market.NOW)
+    assert raised.value.field == "users[1].shoe"
 
 
 def test_each_ineligible_ad_says_why(bundle: Bundle) -> None:
@@ -218,3 +226,18 @@ def test_deciding_changes_nothing(bundle: Bundle) -> None:
         [(ad.ad_id, ad.pctr, ad.price_micros) for ad in decide(bundle, query).ads] for _ in range(3)
     ]
     assert answers[0] == answers[1] == answers[2]
+
+
+@pytest.mark.parametrize(("name", "placement"), [("home", "home"), ("x" * 33, ""), ("no name", "")])
+def test_a_placement_given_as_a_feature_is_the_placement(
+    bundle: Bundle, name: str, placement: str
+) -> None:
+    """Floor, house ads and tokens are those of `placement`; what can be no name is a feature."""
+    home = Placement("home", 2**52, (7,))
+    there = bundle.with_live(bundle.live.apply(CatalogChanges(2, placements=(home,))))
+    decided = decide(there, DecisionQuery({**market.USER, "placement": name}, 1))
+    assert [ad.house for ad in decided.ads] == [bool(placement)]
+    assert TOKENS.open(decided.ads[0].token, market.NOW).placement == placement
+    if placement:
+        asked = decide(there, DecisionQuery(market.USER, 1, "home"))
+        assert [ad.ad_id for ad in asked.ads] == [ad.ad_id for ad in decided.ads] == [7]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -11,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.api.schedule import HoursBody, ScheduleBody, schedule_of
+from app.errors import BodyInvalid
 from app.serving.columns import Columns
 from app.serving.image import Image
-from app.serving.schedules import Timetable, mark
+from app.serving.schedules import Timetable, mark, timetable
 from models.features import Encoder, parse_schema
 from models.types import DAYS, Ad, CatalogChanges, Hours, Schedule
 
@@ -188,3 +193,78 @@ def test_marks_tell_schedules_apart() -> None:
     one, same = (Schedule("UTC", (Hours(("mon",), 0, 60),)) for _ in range(2))
     assert mark(one) == mark(same) != mark(Schedule("UTC", (Hours(("tue",), 0, 60),)))
     assert mark(None) == 0
+
+
+def _minute_of_the_week(number: int) -> Schedule:
+    """One of thousands of schedules."""
+    start = number % 1400
+    return Schedule(BERLIN, (Hours((DAYS[number // 1400],), start, start + 5),))
+
+
+def test_schedules_beyond_any_limit_keep_their_timetables() -> None:
+    """Of five thousand schedules none is computed again while its spell lasts."""
+    ads = [Ad(key + 1, 1, 1, 10, schedule=_minute_of_the_week(key)) for key in range(5000)]
+    encoder = Encoder(parse_schema(SCHEMA))
+    columns = Columns.empty().with_ads(ads, np.arange(len(ads)), encoder)
+    now_ms = at(BERLIN, "2026-11-22T03:00")
+    spells = [of.spell(now_ms) for of in columns.schedules.values()]
+    columns.eligibility().mask({}, now_ms)
+    assert len(spells) == 5000
+    again = (timetable(ad.schedule).spell(now_ms) for ad in ads if ad.schedule)
+    assert all(one is other for one, other in zip(spells, again, strict=True))
+
+
+def test_timetable_goes_with_the_last_catalog_that_has_it() -> None:
+    """Schedules that no catalog has any more take no memory."""
+    rare = Schedule("UTC", (Hours(("sun",), 17, 23),))
+    held = timetable(rare)
+    assert timetable(rare) is held
+    gone = weakref.ref(held)
+    del held
+    gc.collect()
+    assert gone() is None
+
+
+def test_schedules_without_a_row_are_dropped(columns: Columns) -> None:
+    """An ad that is edited often does not fill the catalog with what it was."""
+    encoder, edited = Encoder(parse_schema(SCHEMA)), columns
+    for number in range(1000):
+        ad = Ad(2, 1, 1, 10, schedule=_minute_of_the_week(number))
+        edited = edited.with_ads([ad], np.array([1]), encoder)
+        assert mark(ad.schedule) in edited.schedules
+        assert len(edited.schedules) <= 64 + 2
+    moved = edited.moved(3, np.array([2, 1, 0]), np.array([3, 2, 1]))
+    assert moved.schedules.keys() == set(moved.schedule_marks.tolist()) - {0}
+    assert moved.moved(1, np.array([-1, -1, 0]), np.array([1])).schedules == {}
+
+
+def test_ad_of_an_unknown_time_zone_is_shut_and_nothing_else(tmp_path: Path) -> None:
+    """On a host with an older database of zones the other ads go on, from the image too."""
+    nowhere = Schedule("Mars/Base", (Hours(ALL_DAYS, 0, 1440),))
+    known = _changes()
+    changes = replace(known, ads=(*known.ads, Ad(4, 1, 1, 10, schedule=nowhere)))
+    Image.of(changes, Encoder(parse_schema(SCHEMA))).write(tmp_path)
+    eligibility = Image.read(tmp_path).columns.eligibility()
+    noon = at(BERLIN, "2026-11-22T12:00")
+    for now_ms in (noon, noon + 86_400_000):
+        found = eligibility.reasons_of({}, np.arange(4), now_ms)
+        assert found == [None, None, "paused", "schedule"]
+
+
+@pytest.mark.parametrize(
+    "zone", ["localtime", "LocalTime", "posixrules", "posix/localtime", "posix/UTC", "right/UTC"]
+)
+def test_time_zone_that_depends_on_the_host_is_refused(zone: str) -> None:
+    """What each host takes for something else is no time zone for a catalog."""
+    body = ScheduleBody(timezone=zone, hours=[HoursBody(days=["mon"], start="08:00", end="09:00")])
+    with pytest.raises(BodyInvalid):
+        schedule_of(body)
+
+
+def test_whole_week_is_open_without_an_edge() -> None:
+    """Hours that meet are one spell, over midnight and from Sunday into Monday."""
+    always = Schedule("UTC", (Hours(ALL_DAYS, 0, 1440),))
+    noon = ms(datetime(2026, 11, 22, 12, tzinfo=UTC))
+    spell = Timetable(always).spell(noon)
+    assert spell.is_open
+    assert spell.end_ms - noon > 7 * 86_400_000

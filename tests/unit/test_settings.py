@@ -31,6 +31,7 @@ from app.settings import AddressUnavailable, SettingInvalid, from_environment, l
         ("ADSCENT_EVENT_RETENTION_DAYS", "0"),
         ("ADSCENT_EVENT_RETENTION_DAYS", "99999999"),
         ("ADSCENT_CANARY_SHARE", "1.5"),
+        ("ADSCENT_CANARY_SHARE", "0.9"),
         ("ADSCENT_CANARY_CALIBRATION", "0.9"),
         ("ADSCENT_COMPARE_EVERY_S", "0"),
         ("ADSCENT_LOG_LEVEL", "loud"),
@@ -59,10 +60,30 @@ def test_values_at_the_limits_are_taken() -> None:
             "ADSCENT_WORKERS": "1",
             "ADSCENT_ATTRIBUTION_WINDOW_S": "0",
             "ADSCENT_LOG_LEVEL": "INFO",
+            "ADSCENT_CANARY_SHARE": "0.5",
         }
     )
     assert (read.port, read.metrics_port, read.workers) == (0, 65535, 1)
     assert (read.attribution_window_s, read.log_level) == (0.0, "info")
+    assert read.canary_share == 0.5
+
+
+def test_limits_are_written_out() -> None:
+    """A limit below one or of ten digits is neither rounded nor shortened."""
+    with pytest.raises(SettingInvalid, match=r"at least 0 and at most 0\.5\. "):
+        from_environment({"ADSCENT_CANARY_SHARE": "0.9"})
+    with pytest.raises(SettingInvalid, match=r"at least 1 and at most 2147483647\. "):
+        from_environment({"ADSCENT_CONNECTIONS": "0"})
+
+
+def test_every_fault_is_named_at_once() -> None:
+    """Unknown names and useless values together, a line each."""
+    given = {"ADSCENT_WORKERS": "0", "ADSCENT_PROT": "1", "ADSCENT_CANARY_SHARE": "0.9"}
+    with pytest.raises(SettingInvalid) as raised:
+        from_environment(given)
+    lines = str(raised.value).splitlines()
+    assert len(lines) == 3
+    assert all(sum(line.startswith(name) for line in lines) == 1 for name in given)
 
 
 def test_prefixed_database_url_is_refused() -> None:

@@ -164,3 +164,72 @@ def test_lots_decide_among_very_many_new_ads() -> None:
             content = TOKENS.open(page[-1].token, market.NOW)
             assert content.propensity <= 256 / 4_096
     assert len(tried) > 20
+
+
+def propensity(bundle: Bundle, decision: UUID, share: float, **asked: int) -> float:
+    """Of the last slot's ad."""
+    last = decide(bundle, decision, share, **asked).ads[-1]
+    return TOKENS.open(last.token, market.NOW).propensity
+
+
+def test_a_page_that_is_not_full_tries_nothing() -> None:
+    """An empty slot means that nobody was passed over but for a limit."""
+    some = [market.ad(2, advertiser_id=2, bid_micros=10**8)]
+    some += [market.ad(key, advertiser_id=1) for key in (1, 11, 21, 31)]
+    few = bundle_of(some)
+    for decision in DECISIONS[:10]:
+        page = decide(few, decision, 1.0).ads
+        assert len(page) == 2
+        assert not any(ad.explored for ad in page)
+        assert propensity(few, decision, 1.0) == propensity(few, decision, 0.1) == 1.0
+
+
+def test_a_limit_of_two_leaves_room_for_a_trial(bundle: Bundle) -> None:
+    """An advertiser with one ad above may have a second one tried."""
+    winner = decide(bundle, DECISIONS[0], 0.0).ads[0].ad_id
+    cheap = [
+        replace(ad, advertiser_id=winner, bid_micros=500) if ad.id in NEW - {winner} else ad
+        for ad in ADS
+    ]
+    owned = bundle_of(cheap)
+    for decision in DECISIONS[:10]:
+        assert decide(owned, decision, 1.0, per_advertiser=2).ads[-1].explored
+        assert not decide(owned, decision, 1.0, per_advertiser=1).ads[-1].explored
+
+
+def test_the_usual_winner_is_not_what_a_trial_picks(bundle: Bundle) -> None:
+    """A trial is of an ad that would not be there otherwise, with one slot as with several."""
+    others = [replace(ADS[key - 1], state="paused") for key in NEW - {11, 21}]
+    dear = replace(ADS[10], bid_micros=10**9)
+    there = bundle.with_live(bundle.live.apply(market.changes(2, [dear, *others])))
+    assert decide(there, DECISIONS[0], 0.0, slots=1).ads[-1].ad_id == 11
+    for decision in DECISIONS[:20]:
+        [ad] = decide(there, decision, 1.0, slots=1).ads
+        assert (ad.ad_id, ad.explored) == (21, True)
+        assert propensity(there, decision, 0.1, slots=1) == pytest.approx(
+            0.1 if decide(there, decision, 0.1, slots=1).ads[-1].explored else 0.9
+        )
+
+
+@pytest.mark.parametrize("share", [0.05, 0.25])
+def test_where_nothing_can_be_tried_the_usual_ad_is_certain(bundle: Bundle, share: float) -> None:
+    """Used up, or below the floor: on pages that are trials and on those that are not."""
+    spent = dict.fromkeys(NEW, 10)
+    others = [replace(ADS[key - 1], bid_micros=50) for key in NEW]
+    low = bundle.with_live(bundle.live.apply(market.changes(2, others)))
+    floor = decide(low, DECISIONS[0], 0.0).ads[-1].ecpm_micros
+    for decision in DECISIONS:
+        last = decide(bundle, decision, share, spent).ads[-1]
+        if last.ad_id not in NEW:
+            assert TOKENS.open(last.token, market.NOW).propensity == 1.0
+        assert propensity(low, decision, share, floor_micros=floor) == 1.0
+
+
+def test_where_something_can_be_tried_the_usual_ad_is_not_certain(bundle: Bundle) -> None:
+    """Whether it is one of the first new ads that could be, or one of the last; under a floor."""
+    one_left = dict.fromkeys(NEW - {191}, 10)
+    for decision in DECISIONS:
+        for tried, floor in (({}, 0), ({}, 100), (one_left, 0), (one_left, 100)):
+            last = decide(bundle, decision, 0.01, tried, floor_micros=floor).ads[-1]
+            if not last.explored:
+                assert TOKENS.open(last.token, market.NOW).propensity == pytest.approx(0.96)

@@ -74,6 +74,7 @@ training_cursor = sa.Table(
     sa.Column("system_identifier", sa.BigInteger, nullable=False),
     sa.Column("fence", sa.BigInteger, nullable=False),
     sa.Column("moved_at", TIME, nullable=False, server_default=NOW),
+    sa.Column("window_s", sa.Double),
     is_single(),
 )
 

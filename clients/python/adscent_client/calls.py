@@ -233,9 +233,13 @@ def promote(snapshot_id: UUID, *, pin: bool = False, reason: str = "") -> Call[a
     return _act(f"/v1/snapshots/{snapshot_id}/promote", answers.Promoted, body)
 
 
-def rollback(*, reason: str = "") -> Call[answers.Promoted]:
-    """Serve the snapshot before the present one, and pin it."""
-    return _act("/v1/snapshots/rollback", answers.Promoted, said(reason=reason))
+def rollback(*, serving: UUID | None = None, reason: str = "") -> Call[answers.Promoted]:
+    """Serve the snapshot before the present one, and pin it.
+
+    `serving`: the snapshot to leave; while another one serves the answer is 409.
+    """
+    body = said(serving=None if serving is None else str(serving), reason=reason)
+    return _act("/v1/snapshots/rollback", answers.Promoted, body)
 
 
 def pin(*, reason: str = "") -> Call[answers.Serving]:

@@ -16,7 +16,7 @@ from jobs.dashboard.charts import Chart, Line, by_hour
 from jobs.dashboard.explained import WhyNot
 from jobs.dashboard.fields import Field
 from jobs.dashboard.frame import Desk, Page, framed
-from jobs.dashboard.pages.ads import show_state, title_of
+from jobs.dashboard.pages.ads import show_state, states_of, title_of
 from jobs.dashboard.parts import (
     Button,
     Submit,
@@ -30,10 +30,10 @@ from jobs.dashboard.parts import (
     form,
     grid,
 )
-from jobs.dashboard.units import NONE, bid, count, moment, money, percent
+from jobs.dashboard.units import NONE, amount, bid, count, moment, money, percent
 from jobs.dashboard.words import VERBS, difference
 from models.targeting import render_targeting
-from models.types import Schedule
+from models.types import Ad, Schedule
 
 _HOURS = 48
 _CHANGES = 10
@@ -67,7 +67,8 @@ class _One:
         self._rows: list[PerformanceRow] = []
         self._told: list[tuple[str, str, str]] = []
         with card("State"):
-            page.follower.place(lambda: self._found, self._acts)
+            page.follower.place(lambda: states_of(self._found), lambda _: self._acts(self._found))
+            page.follower.place(self._offer, lambda _: self._bidding(self._found.ad))
         self._tiles()
         with grid():
             with card("By the hour", "Impressions and clicks of the last two days.", "half"):
@@ -118,13 +119,20 @@ class _One:
                 Button("Resume …", lambda: set_state(page, ad.id, "active"), "strong")
             if ad.state != "retired":
                 Button("Retire …", lambda: set_state(page, ad.id, "retired"))
+
+    def _offer(self) -> tuple[bool, str, int]:
+        """What the form of the bid depends on: what is typed outlasts all other changes."""
+        ad = self._found.ad
+        return ad.state == "retired", ad.bid_type, ad.bid_micros
+
+    def _bidding(self, ad: Ad) -> None:
         if ad.state == "retired":
             Text("A retired ad cannot come back. Make a new one.", "small soft", tag="p")
             return
         field: Field
         with form(lambda: self._bid(field)):
             unit = "per click" if ad.bid_type == "cpc" else "per thousand"
-            field = Field(f"Bid, {unit}", value=f"{ad.bid_micros / _MICROS:g}", kind="number")
+            field = Field(f"Bid, {unit}", value=_typed(ad.bid_micros), kind="number")
             Submit("Change the bid …")
 
     def _bid(self, field: Field) -> None:
@@ -153,6 +161,10 @@ class _One:
             tiles["Bid"].show(money(ad.bid_micros), "", kind)
 
         self._page.follower.add(refresh)
+
+
+def _typed(micros: int) -> str:
+    return amount(micros).replace(",", "")
 
 
 def _chart(rows: list[PerformanceRow]) -> None:

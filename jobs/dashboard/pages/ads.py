@@ -77,7 +77,7 @@ class _Listing:
             )
             self._state = Choice("State", _STATES, state, changed=self._changed)
         form.on("submit.prevent", self.look)
-        with card("Found"):
+        with card("Found", "Impressions, click rate and spend are of the last 24 hours."):
             self._nothing = Text("", "empty")
             self._table = Table(self._columns(), _LABEL, key=lambda row: row.found.ad.id)
             told = f"The first {_SHOWN} by id. Search to narrow them down."
@@ -128,7 +128,7 @@ class _Listing:
     def _columns(self) -> list[Column[_Row]]:
         return [
             Column("ad", _name, phone="full", of=lambda row: title_of(row.found)),
-            Column("state", _state, of=_states_of),
+            Column("state", _state, of=lambda row: states_of(row.found)),
             Column("bid", lambda row: bid(row.found.ad.bid_micros, row.found.ad.bid_type), True),
             Column("impressions", lambda row: count(row.day.impressions), is_number=True),
             Column("click rate", lambda row: percent(row.day.ctr), is_number=True),
@@ -174,8 +174,8 @@ def title_of(found: FoundAd) -> str:
     return found.ad.creative.get("title") or f"Ad {found.ad.id}"
 
 
-def _states_of(row: _Row) -> tuple[str, ...]:
-    found = row.found
+def states_of(found: FoundAd) -> tuple[str, ...]:
+    """The states of an ad and of what is above it."""
     return (found.ad.state, found.campaign_state, found.advertiser_state)
 
 

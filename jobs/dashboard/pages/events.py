@@ -13,7 +13,7 @@ from jobs.dashboard.charts import Chart, Line, bars, over_time
 from jobs.dashboard.frame import Desk, Page, framed
 from jobs.dashboard.measured import Sample, growth, rate
 from jobs.dashboard.parts import Button, Text, Tile, box, card, empty, grid
-from jobs.dashboard.tables import Column, table
+from jobs.dashboard.tables import Column, Table
 from jobs.dashboard.units import NONE, count, lasting, moment, per_second, percent
 
 _EVENTS = "adscent_events_total"
@@ -56,7 +56,7 @@ def add(desk: Desk) -> None:
                     " nor learned, until someone releases them.",
                     "half",
                 ):
-                    page.follower.place(lambda: (page.picture.quarantined, page), _quarantine)
+                    _quarantine(page)
 
 
 def _tiles(page: Page) -> None:
@@ -161,22 +161,34 @@ def _plain(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _quarantine(found: tuple[Sequence[Quarantined], Page]) -> None:
-    rows, page = found
-    if not rows:
+def _quarantine(page: Page) -> None:
+    """The table is kept while its figures grow: under a flood they do so all the time."""
+    none = box()
+    with none:
         empty("Nothing is set aside: no rule found anything suspicious.")
-        return
-    table(
-        [
-            Column("rule", _rule),
-            Column("type", lambda one: one.type),
-            Column("events", lambda one: count(one.events), is_number=True),
-            Column("last", lambda one: moment(one.last_ms), phone="full"),
-            Column("", lambda one: _release(page, one)),
-        ],
-        rows,
-        "What is set aside, by rule",
-    )
+    with box() as some:
+        rows = Table(_columns(page), "What is set aside, by rule", key=_key)
+
+    def refresh() -> None:
+        rows.show(page.picture.quarantined)
+        none.set_visibility(not page.picture.quarantined)
+        some.set_visibility(bool(page.picture.quarantined))
+
+    page.follower.add(refresh)
+
+
+def _key(one: Quarantined) -> tuple[str, str]:
+    return one.rule, one.type
+
+
+def _columns(page: Page) -> list[Column[Quarantined]]:
+    return [
+        Column("rule", _rule, of=_key),
+        Column("type", lambda one: one.type),
+        Column("events", lambda one: count(one.events), is_number=True),
+        Column("last", lambda one: moment(one.last_ms), phone="full"),
+        Column("", lambda one: _release(page, one), of=_key),
+    ]
 
 
 def _rule(one: Quarantined) -> None:
@@ -185,4 +197,8 @@ def _rule(one: Quarantined) -> None:
 
 
 def _release(page: Page, one: Quarantined) -> None:
-    Button("Release …", lambda: release(page, one.rule, one.events))
+    def events() -> int:
+        found = page.picture.quarantined
+        return next((now.events for now in found if _key(now) == _key(one)), one.events)
+
+    Button("Release …", lambda: release(page, one.rule, events()))

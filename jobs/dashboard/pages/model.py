@@ -22,9 +22,13 @@ _VERDICTS = {
     "refused": ("bad", "diamond"),
 }
 _REFUSED_SHOWN = 8
+_NO_CLICK = (
+    "No click is learned yet, and predicted clicks are held against seen ones. Impressions that"
+    " were learned are under Progressive log loss."
+)
 _NONE_YET = (
-    "Nothing is trained yet. Impressions are learned once their attribution window is over;"
-    " Retrains says what the last runs waited for."
+    "Nothing has passed the gate yet. Impressions are learned once their attribution window is"
+    " over; Retrains says what the last runs waited for."
 )
 
 
@@ -171,7 +175,7 @@ def _duals(vectors: Sequence[VectorHealth]) -> None:
         empty(_NONE_YET)
         return
     if not any(one.duals for one in vectors):
-        empty("No dual is above 0: no constraint has had to act.")
+        empty("No dual is above 0 now: no constraint acts on the newest snapshot.")
         return
     table(
         [
@@ -205,6 +209,7 @@ def _calibration(page: Page) -> None:
     chart = Chart("Calibration by chunk", none=_NONE_YET)
 
     def refresh() -> None:
+        chart.explain(_NO_CLICK if _accepted(page) else _NONE_YET)
         line = _line(page, "predicted / seen", "teal", "calibration")
         chart.show(over_time([line], bound=(1.0, "right")))
 

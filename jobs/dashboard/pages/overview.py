@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from uuid import UUID
 
 from nicegui import ui
 from starlette.requests import Request
 
-from app.storage.snapshots import Serving
 from app.storage.statistics import PerformanceRow
 from jobs.dashboard.charts import Chart, Line, by_hour, over_time
 from jobs.dashboard.frame import Desk, Page, framed
@@ -214,17 +214,23 @@ def _hours(page: Page) -> None:
 def _serving(page: Page) -> None:
     """What is served; only what changes is built anew, so that a focused link stays."""
 
-    def build(found: tuple[Serving | None, int]) -> None:
-        serving, _ = found
-        if serving is None:
+    def read() -> tuple[UUID, bool, bool] | None:
+        found = page.picture.serving
+        if found is None:
+            return None
+        return found.snapshot_id, found.is_pinned, found.head_id != found.snapshot_id
+
+    def build(found: tuple[UUID, bool, bool] | None) -> None:
+        if found is None:
             nothing_served()
             return
+        snapshot_id, is_pinned, is_behind = found
         with box("acts"):
-            served(serving)
-        if serving.is_pinned and serving.head_id != serving.snapshot_id:
+            served(snapshot_id, is_pinned)
+        if is_pinned and is_behind:
             _told("Training goes on behind it; what it makes is not served while this is pinned.")
 
-    page.follower.place(lambda: (page.picture.serving, len(page.picture.promotions)), build)
+    page.follower.place(read, build)
     since, learned = _told(""), _told("")
     link("Snapshots, roll back →", "/snapshots", "small")
 

@@ -15,9 +15,20 @@ from jobs.dashboard.frame import Desk, Page, framed
 from jobs.dashboard.parts import Button, Text, box, card, empty, facts, grid, pill, state
 from jobs.dashboard.tables import Column, table
 from jobs.dashboard.units import NONE, count, decimal, figures, moment, short
+from models.schema import GateSettings
 from models.snapshot import Check, Manifest
 
 _SHARE = 0.1
+_MEANINGS = {
+    "calibration": "predicted by seen clicks; the band is widened by what chance explains",
+    "log_loss": "how much worse than the incumbent's; below 0 it is better",
+    "published_norms": "longest vector that serves over its radius",
+    "raw_norms": "longest vector before projection over its radius",
+    "projection_loss": "log loss that projection costs",
+    "drift": "how far scores have moved, in logits",
+    "probe_scores": "largest score of the probes, in logits",
+    "index": "largest difference between index and arrays",
+}
 
 
 def add(desk: Desk) -> None:
@@ -39,9 +50,12 @@ def add(desk: Desk) -> None:
 def _all(page: Page, stored: StoredSnapshot) -> None:
     manifest = stored.manifest
     with card("Verdict"):
-        page.follower.place(lambda: page.picture.serving, lambda now: _acts(page, stored, now))
+        page.follower.place(
+            lambda: _part(page.picture.serving, manifest.id),
+            lambda now: _acts(page, stored, *now),
+        )
     with card("Checks of the gate", "What was measured, and the limit that it is held to."):
-        _checks(manifest)
+        _checks(manifest, page.desk.schema.gate)
     with grid():
         with card("Figures", kind="half"):
             facts(_figures(manifest))
@@ -49,14 +63,19 @@ def _all(page: Page, stored: StoredSnapshot) -> None:
             facts(_files(stored))
 
 
-def _acts(page: Page, stored: StoredSnapshot, serving: Serving | None) -> None:
+def _part(serving: Serving | None, snapshot_id: UUID) -> tuple[bool, bool]:
+    """Whether it serves, and pinned: all of `serving` that its buttons depend on."""
+    is_served = serving is not None and serving.snapshot_id == snapshot_id
+    return is_served, is_served and serving is not None and serving.is_pinned
+
+
+def _acts(page: Page, stored: StoredSnapshot, is_served: bool, is_pinned: bool) -> None:
     manifest = stored.manifest
-    is_served = serving is not None and serving.snapshot_id == manifest.id
     with box("acts"):
         state(manifest.verdict.result)
         if is_served:
             pill("serving", "blue")
-            if serving is not None and serving.is_pinned:
+            if is_pinned:
                 pill("pinned", "warn")
         if stored.expired_ms is not None:
             pill("files gone")
@@ -75,18 +94,37 @@ def _acts(page: Page, stored: StoredSnapshot, serving: Serving | None) -> None:
         )
 
 
-def _checks(manifest: Manifest) -> None:
+def _checks(manifest: Manifest, limits: GateSettings) -> None:
     table(
         [
             Column("check", lambda one: one.name.replace("_", " ")),
             Column("", _passed),
             Column("measured", lambda one: figures(one.value), is_number=True),
-            Column("limit", lambda one: figures(one.limit), is_number=True),
-            Column("", lambda one: one.reason, phone="full"),
+            Column("limit", lambda one: limit_of(one, limits), is_number=True),
+            Column("", lambda one: one.reason or _meaning(one), phone="full"),
         ],
         manifest.verdict.checks,
         "Checks of the gate",
     )
+
+
+def limit_of(check: Check, limits: GateSettings) -> str:
+    """What a check is held to: calibration has two limits, of which the verdict names the nearer.
+
+    Without the other when the settings have changed since.
+    """
+    band = (limits.calibration_low, limits.calibration_high)
+    if check.name == "calibration" and check.limit in band:
+        return " to ".join(map(figures, band))
+    return figures(check.limit)
+
+
+def _meaning(check: Check) -> str:
+    if check.value is None:
+        return ""
+    if check.name == "promise":
+        return f"all scores stay inside the promised range, by {figures(-check.value)} logits"
+    return _MEANINGS.get(check.name, "")
 
 
 def _passed(check: Check) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from uuid import UUID
 
 from nicegui import ui
 from starlette.requests import Request
@@ -57,9 +58,7 @@ def add(desk: Desk) -> None:
                 "A canary answers a share of the requests, a shadow none; both are measured on the"
                 " same impressions as what serves.",
             ):
-                page.follower.place(
-                    lambda: page.picture.comparisons, partial(show_comparisons, page)
-                )
+                show_comparisons(page)
             with card(
                 "Which served when", "Each step up is a newer snapshot, each step down a return."
             ):
@@ -69,7 +68,11 @@ def add(desk: Desk) -> None:
 
 
 def _serving(page: Page) -> None:
-    page.follower.place(lambda: page.picture.serving, partial(_what_serves, page))
+    page.follower.place(lambda: page.picture.serving is None, _nothing)
+    with box("acts"):
+        page.follower.place(lambda: _told_of(page.picture.serving), _what_serves, "acts")
+        _buttons(page)
+    page.follower.place(lambda: _waiting(page.picture.serving), _newest)
     since = Text("", "small soft", tag="p")
 
     def refresh() -> None:
@@ -83,21 +86,49 @@ def _serving(page: Page) -> None:
     page.follower.add(refresh)
 
 
-def _what_serves(page: Page, serving: Serving | None) -> None:
-    if serving is None:
+def _nothing(is_nothing: bool) -> None:
+    if is_nothing:
         nothing_served()
-        return
-    with box("acts"):
-        served(serving)
-        Button("Roll back …", lambda: roll_back(page), "danger")
-        if serving.is_pinned:
-            Button("Let new ones serve …", lambda: unpin(page))
-        else:
-            Button("Pin …", lambda: pin(page))
-    if serving.head_id != serving.snapshot_id:
+
+
+def _told_of(serving: Serving | None) -> tuple[UUID, bool] | None:
+    return None if serving is None else (serving.snapshot_id, serving.is_pinned)
+
+
+def _what_serves(found: tuple[UUID, bool] | None) -> None:
+    if found is not None:
+        served(*found)
+
+
+def _buttons(page: Page) -> None:
+    """Made once: a training run moves what serves every few seconds, under the pointer."""
+
+    def is_pinned() -> bool:
+        return page.picture.serving is not None and page.picture.serving.is_pinned
+
+    back = Button("Roll back …", lambda: roll_back(page), "danger")
+    keep = Button("", lambda: unpin(page) if is_pinned() else pin(page))
+
+    def refresh() -> None:
+        keep.set_text("Let new ones serve …" if is_pinned() else "Pin …")
+        for one in (back, keep):
+            one.set_visibility(page.picture.serving is not None)
+
+    page.follower.add(refresh)
+
+
+def _waiting(serving: Serving | None) -> UUID | None:
+    """The newest snapshot, where it does not serve."""
+    if serving is None or serving.head_id == serving.snapshot_id:
+        return None
+    return serving.head_id
+
+
+def _newest(head_id: UUID | None) -> None:
+    if head_id is not None:
         with box("small soft"):
             Text("Newer ones wait; training goes on from ", tag="span")
-            link(short(serving.head_id), f"/snapshots/{serving.head_id}", "mono")
+            link(short(head_id), f"/snapshots/{head_id}", "mono")
 
 
 def _timeline(page: Page) -> None:
