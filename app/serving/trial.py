@@ -7,7 +7,7 @@ price; the slots before it and all prices are those of the auction without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from uuid import UUID
@@ -128,14 +128,21 @@ class Trial:
 
     def _is_one_near(self, new: Bytes) -> bool:
         """Whether one of the first few new ads that compete could be tried."""
-        first = int((new != 0).argmax())
-        rows = rows_of(new[first : first + _FEW_BYTES])[: _FEW_ADS + len(self.shown)] + 8 * first
         owners = self._owners_above().tolist()
-        able = (row for row in rows.tolist() if self._may_be(row, owners))
+        able = (row for row in self._first_rows(new) if self._may_be(row, owners))
         if self.floor_micros <= 0:
             return next(able, None) is not None
         few = np.array(list(islice(able, _FEW_SCORED)), np.int64)
         return len(few) > 0 and bool((self._ecpm(few) >= self.floor_micros).any())
+
+    def _first_rows(self, new: Bytes) -> Iterator[int]:
+        """Up to so many rows near the first one that a bitmap holds, without unpacking it."""
+        first = int((new != 0).argmax())
+        bits = int.from_bytes(new[first : first + _FEW_BYTES].tobytes(), "little")
+        for _ in range(min(bits.bit_count(), _FEW_ADS + len(self.shown))):
+            lowest = bits & -bits
+            yield 8 * first + lowest.bit_length() - 1
+            bits ^= lowest
 
     def _ecpm(self, rows: Int64s) -> Float64s:
         columns, pctr = self.live.columns, sigmoid(self.live.searchable.scores(rows, self.user))
