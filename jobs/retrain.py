@@ -133,14 +133,19 @@ async def _next_chunk(context: Context, is_behind: bool = False) -> Chunk:
     with tracing.span("retrain.read_chunk"):
         await note_window(context.database, settings.attribution_window_s)
         chunk = await read_chunk(*given, is_behind=is_behind)
-    return await asyncio.to_thread(_fitting, context, chunk)
+    return await _fitting(context, chunk)
 
 
-def _fitting(context: Context, chunk: Chunk) -> Chunk:
-    """Without what was decided under a schema of other features: it can never be learned."""
+async def _fitting(context: Context, chunk: Chunk) -> Chunk:
+    """Without what has the features of another schema: it can never be learned.
+
+    Where the head itself is of another schema nothing is left out. That run fails and says so, and
+    once `features.toml` is put right every event is still there.
+    """
     schema = context.schema
-    rows, late_rows = fits(schema, chunk.features), fits(schema, chunk.late.features)
-    if rows.all() and late_rows.all():
+    rows = await asyncio.to_thread(fits, schema, chunk.features)
+    late_rows = await asyncio.to_thread(fits, schema, chunk.late.features)
+    if (rows.all() and late_rows.all()) or not await _goes_on(context):
         return chunk
     kept = chunk.only(rows, late_rows)
     context.measures.left_out.inc(kept.left_out)
@@ -286,6 +291,15 @@ def _training(run: Run, chunk: Chunk, manifests: list[Manifest]) -> Training:
         events=len(chunk),
         reasons=[*_left_out(chunk), *(why for one in manifests for why in one.verdict.reasons)],
     )
+
+
+async def _goes_on(context: Context) -> bool:
+    """Whether the snapshot that training goes on from is of the present schema."""
+    serving = await snapshots.serving(context.database)
+    if serving is None:
+        return False
+    head = await snapshots.get_snapshot(context.database, serving.head_id)
+    return head.manifest.schema_hash == context.schema.hash
 
 
 def _left_out(chunk: Chunk) -> list[str]:

@@ -12,10 +12,10 @@ from app.api.acknowledgement import acknowledged
 from app.api.authentication import Actor, needs
 from app.api.lists import Cursor, Limit, after_name, page
 from app.api.openapi import operation
-from app.api.schemas import PLACEMENT_NAME, PlacementBody
+from app.api.schemas import PlacementBody
 from app.api.services import services_of
 from app.api.views import PlacementChange, PlacementList, PlacementView
-from app.serving.tokens import MAX_PLACEMENT
+from app.serving.tokens import MAX_PLACEMENT, PLACEMENT_NAME
 from app.storage import placements
 from models.types import Placement
 

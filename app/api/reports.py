@@ -16,10 +16,10 @@ from app.api.authentication import needs
 from app.api.examples import PERFORMANCE_CSV
 from app.api.moments import EARLIEST_MS, LATEST_MS, milliseconds, moment, moment_or_none
 from app.api.openapi import operation
-from app.api.schemas import PLACEMENT_NAME, Moment
+from app.api.schemas import Moment
 from app.api.services import services_of
 from app.api.views import PerformanceReport, PerformanceView
-from app.serving.tokens import MAX_PLACEMENT
+from app.serving.tokens import MAX_PLACEMENT, PLACEMENT_NAME
 from app.storage import statistics
 from app.storage.partitions import DAY_MS
 from app.storage.statistics import (

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from app.api.body import refuse
+from app.serving.schedules import UNKNOWN_ZONE
 from models.types import DAYS, Hours, Schedule
 
 _OF_THE_HOST = {"localtime", "posixrules"}
@@ -97,6 +98,6 @@ def _is_zone(name: str) -> bool:
         return False
     try:
         ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown, no name at all, a folder
+    except UNKNOWN_ZONE:
         return False
     return True

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from app.api.schedule import ScheduleBody
 from app.serving.scoring import ScoredAd, ScoredUser
+from app.serving.tokens import MAX_PLACEMENT, PLACEMENT_NAME
 from app.storage.job_runs import RunState
 from models.types import MAX_ID, BidType, EventType, State
 
@@ -26,9 +27,8 @@ Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 FeatureScalar = FeatureText | Whole | float | bool
 FeatureScalars = Annotated[list[FeatureScalar], Meta(max_length=255)]
 Features = Annotated[dict[FeatureName, FeatureScalar | FeatureScalars | None], Meta(max_length=64)]
-PLACEMENT_NAME = r"^[A-Za-z0-9_.:/-]*$"
 UserKey = Annotated[str, Meta(max_length=128)]
-Placement = Annotated[str, Meta(max_length=32, pattern=PLACEMENT_NAME)]
+Placement = Annotated[str, Meta(max_length=MAX_PLACEMENT, pattern=PLACEMENT_NAME)]
 
 # PostgreSQL's text and JSON cannot hold the character NUL, so what it stores must not.
 _STORABLE = r"^[^\x00]*$"

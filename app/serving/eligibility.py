@@ -205,12 +205,12 @@ class Eligibility:
         """Rows active at every level whose flight runs; kept until a flight starts or ends,
         or a schedule opens or shuts."""
         known = self._open[0] if self._open else None
-        if known is not None and known.start_ms <= now_ms < known.end_ms:
-            return known
-        is_near = known is not None and known.start_ms <= now_ms < known.until_ms
-        found = self._advanced(known, now_ms) if known and is_near else self._opened(now_ms)
-        self._open[:] = [found]
-        return found
+        if known is None or not known.start_ms <= now_ms < known.until_ms:
+            known = self._opened(now_ms)
+        elif now_ms >= known.end_ms:
+            known = self._advanced(known, now_ms)
+        self._open[:] = [known]
+        return known
 
     def _advanced(self, known: _Open, now_ms: int) -> _Open:
         """What is open once some flights have started or ended: only their rows are looked at."""

@@ -162,11 +162,12 @@ def _last(
 ) -> Filled:
     """The last slot of a full page: its winner, or the ad of a trial."""
     usual, chance = slots[-1], exploration.chance(ask.slots)
-    if chance <= 0.0 or not (who.competing & live.new).any():
+    new = who.competing & live.new
+    if chance <= 0.0 or not new.any():
         return usual
     shown = [slot.row for slot in slots]
     limit = most_of_one(ask.slots, ask.per_advertiser)
-    trial = Trial(live, user, who.competing, who.floor_micros, shown, limit, exploration)
+    trial = Trial(live, user, new, who.floor_micros, shown, limit, exploration)
     found = trial.tried(decision_id) if is_trial(exploration, decision_id, ask.slots) else None
     if found is not None:
         won, probability = found.won, chance * found.probability

@@ -11,15 +11,14 @@ import msgspec
 from app.serving.bundle import Bundle
 from app.serving.page import Ask, Filled, contest, fill, no_fill
 from app.serving.targeting import value_texts
-from app.serving.tokens import MAX_PLACEMENT, TokenContent, Tokens
+from app.serving.tokens import MAX_PLACEMENT, PLACEMENT_NAME, TokenContent, Tokens
 from app.serving.trial import Exploration
 from models.errors import FeatureValueInvalid
 from models.features import Packing
 from models.types import FeatureValue, Int64s
 
 _User = Mapping[str, FeatureValue]
-_NAME = re.compile(r"[A-Za-z0-9_.:/-]+")
-"""A placement's name, as the API takes it."""
+_NAME = re.compile(PLACEMENT_NAME)
 
 
 class DecisionQuery(msgspec.Struct, frozen=True):

@@ -31,7 +31,7 @@ _WEEK_MS = len(DAYS) * _DAY_MS
 _AHEAD_DAYS = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_370_764_800_000  # the year 9999: a clock that shows more has other troubles
-_UNKNOWN = (KeyError, ValueError, OSError)
+UNKNOWN_ZONE = (KeyError, ValueError, OSError)
 """What a name raises that is no time zone here: unknown, no name at all, a folder."""
 
 
@@ -118,7 +118,8 @@ class Timetable:
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """A time start ≤ now < end (ms since 1970) through which clocks are this much ahead of UTC."""
+    """A time start ≤ now < end (ms since 1970) through which clocks are this much ahead of UTC,
+    from a Monday at 00:00 on."""
 
     start_ms: int
     end_ms: int
@@ -137,7 +138,7 @@ def _stretches(timezone: str, today: int) -> tuple[_Stretch, ...]:
     """
     try:
         zone = ZoneInfo(timezone)
-    except _UNKNOWN:
+    except UNKNOWN_ZONE:
         return ()
     days = [day * _DAY_MS for day in range(today - 1, today + _AHEAD_DAYS + 1)]
     shifts = [_shift(zone, *around) for around in pairwise(days) if _is_shifted(zone, *around)]

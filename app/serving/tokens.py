@@ -31,6 +31,8 @@ LONGEST = 300
 """Characters of the longest token of ten features with a value each and an ASCII placement."""
 MAX_PLACEMENT = 32
 """Longest placement in characters: a token has to stay short enough for an URL."""
+PLACEMENT_NAME = r"^[A-Za-z0-9_.:/-]*$"
+"""What a placement is made of; empty for none."""
 CLOCK_SKEW_MS = 60_000
 """How far ahead of this host's clock the deciding host's may be."""
 

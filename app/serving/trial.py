@@ -87,13 +87,13 @@ def is_trial(exploration: Exploration, decision_id: UUID, slots: int) -> bool:
 class Trial:
     """What a trial in the last slot of one full page depends on.
 
-    `competing`: packed bitmap of who may serve; `shown`: the rows of all slots, the best first,
-    which are not tried; `per_advertiser`: the limit, which holds for a new ad as for any other.
+    `new`: packed bitmap of the new ads that may serve; `shown`: the rows of all slots, the best
+    first, which are not tried; `per_advertiser`: the limit, which holds for a new ad as for others.
     """
 
     live: LiveCatalog
     user: UserSide
-    competing: Bytes
+    new: Bytes
     floor_micros: int
     shown: Sequence[int]
     per_advertiser: int
@@ -118,27 +118,26 @@ class Trial:
 
     def is_possible(self, decision_id: UUID) -> bool:
         """Whether a trial of this decision would place an ad, whether or not it is one."""
-        new = self.competing & self.live.new
-        if self._is_one_near(new):
+        if self._is_one_near():
             return True
         if self.floor_micros > 0:
             return len(self._able(decision_id).rows) > 0
         # Where lots decide, one of those drawn from among so many will do.
-        return size_of(new) > _MOST_LISTED or len(self._drawn(decision_id)[0]) > 0
+        return size_of(self.new) > _MOST_LISTED or len(self._drawn(decision_id)[0]) > 0
 
-    def _is_one_near(self, new: Bytes) -> bool:
+    def _is_one_near(self) -> bool:
         """Whether one of the first few new ads that compete could be tried."""
         owners = self._owners_above().tolist()
-        able = (row for row in self._first_rows(new) if self._may_be(row, owners))
+        able = (row for row in self._first_rows() if self._may_be(row, owners))
         if self.floor_micros <= 0:
             return next(able, None) is not None
         few = np.array(list(islice(able, _FEW_SCORED)), np.int64)
         return len(few) > 0 and bool((self._ecpm(few) >= self.floor_micros).any())
 
-    def _first_rows(self, new: Bytes) -> Iterator[int]:
-        """Up to so many rows near the first one that a bitmap holds, without unpacking it."""
-        first = int((new != 0).argmax())
-        bits = int.from_bytes(new[first : first + _FEW_BYTES].tobytes(), "little")
+    def _first_rows(self) -> Iterator[int]:
+        """Up to so many new ads near the first one, without unpacking the bitmap."""
+        first = int((self.new != 0).argmax())
+        bits = int.from_bytes(self.new[first : first + _FEW_BYTES].tobytes(), "little")
         for _ in range(min(bits.bit_count(), _FEW_ADS + len(self.shown))):
             lowest = bits & -bits
             yield 8 * first + lowest.bit_length() - 1
@@ -164,7 +163,7 @@ class Trial:
         Among very many the lots come first: whose advertiser has its share of the page already is
         then looked up for those drawn alone, and they drop out.
         """
-        new = self.competing & self.live.new
+        new = self.new.copy()
         without(new, self.shown)
         count = size_of(new)
         if count > _MOST_LISTED:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from app.storage import audit
+from app.storage import audit, chunks
 from app.storage.engine import Database, ms_of
-from app.storage.errors import ClusterChanged
 from models.types import EventType
 
 _COUNTS = sa.text(
@@ -17,14 +16,6 @@ _COUNTS = sa.text(
         min(received_at) AS first_at, max(received_at) AS last_at
     FROM events WHERE quarantined_by IS NOT NULL
     GROUP BY quarantined_by, type ORDER BY quarantined_by, type
-    """
-)
-
-_CLUSTER = sa.text(
-    """
-    SELECT system_identifier AS recorded,
-        (SELECT system_identifier FROM pg_control_system()) AS present
-    FROM training_cursor
     """
 )
 
@@ -64,10 +55,8 @@ async def release(database: Database, rule: str, actor: str, ad_id: int | None =
     Raises `ClusterChanged` between a restore and the rebase, which could not tell them from events
     that were accounted for before.
     """
+    await chunks.read_cursor(database)
     async with database.begin() as connection:
-        row = (await connection.execute(_CLUSTER)).one()
-        if row.recorded != row.present:
-            raise ClusterChanged(row.recorded, row.present)
         result = await connection.execute(_RELEASE, {"rule": rule, "ad_id": ad_id})
         before = {"quarantined": result.rowcount, "ad_id": ad_id}
         after = {"released": result.rowcount, "ad_id": ad_id}

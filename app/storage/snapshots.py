@@ -189,6 +189,19 @@ async def rollback(
         return await _audited(connection, "rollback", actor, before)
 
 
+async def stack_top(database: Database) -> tuple[UUID | None, UUID | None]:
+    """What serves now, and what a rollback would serve: found as the rollback finds it."""
+    async with database.begin() as connection:
+        now = await served.current(connection)
+        before = None if now is None else await served.below(connection, now)
+    return maybe(_id_of, now), maybe(_id_of, before)
+
+
+def _id_of(row: Any) -> UUID:
+    found: UUID = row.snapshot_id
+    return found
+
+
 def _check_serves(before: Any, expected_id: UUID | None) -> None:
     """A second rollback for one fault, or one after a promotion, would take off a good one."""
     if expected_id is None or (before is not None and before.snapshot_id == expected_id):

@@ -7,12 +7,12 @@ from uuid import UUID
 
 from nicegui import ui
 
+from app.storage import snapshots
 from app.storage.comparisons import Comparison
 from app.storage.errors import StorageError
 from jobs.dashboard.calls import Answer
 from jobs.dashboard.confirming import Question, ask
 from jobs.dashboard.frame import Page
-from jobs.dashboard.served import stack_top
 from jobs.dashboard.units import count, exact_bid, percent, short
 
 
@@ -31,7 +31,7 @@ def _put(
 async def roll_back(page: Page) -> None:
     """Serve what served before, pinned; not if another one serves by then than was named."""
     try:
-        now, before = await stack_top(page.desk.database)
+        now, before = await snapshots.stack_top(page.desk.database)
     except StorageError as error:
         ui.notify(f"The database does not answer: {error}", type="warning")
         return

@@ -4,21 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from app.storage import served as served_now
-from app.storage.engine import Database
 from jobs.dashboard.parts import empty, link, pill
 from jobs.dashboard.units import short
-
-
-async def stack_top(database: Database) -> tuple[UUID | None, UUID | None]:
-    """What serves now, and what a rollback would serve: found as the rollback finds it."""
-    async with database.begin() as connection:
-        now = await served_now.current(connection)
-        before = None if now is None else await served_now.below(connection, now)
-    return (
-        None if now is None else now.snapshot_id,
-        None if before is None else before.snapshot_id,
-    )
 
 
 def nothing_served() -> None:

@@ -28,6 +28,7 @@ from jobs import retention, retrain
 from jobs.context import Context, Measures
 from jobs.schedule import Job, fire
 from models import snapshot
+from models.errors import ModelError
 from models.features import Encoder, pack, parse_schema
 from models.offset import State
 from models.schema import Schema
@@ -383,3 +384,17 @@ async def test_impressions_of_another_schema_are_left_out(context: Context) -> N
     after = await chunks.read_cursor(context.database)
     assert after.impressions > before.impressions
     await writer.close()
+
+
+async def test_nothing_is_left_out_while_the_head_is_of_another_schema(context: Context) -> None:
+    """A wrong `features.toml` costs no event: runs fail, the cursor stays, put right it goes on."""
+    await ingest(context, 30)
+    await chunks.record_horizon(context.database)
+    before = await chunks.read_cursor(context.database)
+    wider = parse_schema(SCHEMA + '[user.extra]\nkind = "categorical"\n')
+    with pytest.raises(ModelError):
+        await retrain.scheduled(replace(context, schema=wider))
+    assert (await chunks.read_cursor(context.database)).impressions == before.impressions
+    await retrain.scheduled(context)
+    [run, *_] = await job_runs.list_runs(context.database, 2)
+    assert (run.state, run.events) == ("accepted", 30)
